@@ -1,0 +1,180 @@
+//! Identities of inodes, and the map of those with failures.
+
+use msync_trace_ebpf::{ABSENT, FileSystem, InodeKey, InodeState};
+
+use crate::{
+    kread::{Addr, now, read, read_bytes, read_ptr, read_str},
+    maps::{CONTROL, FAILED, any_tracked, count, layout},
+};
+
+/// `S_IFMT` and `S_IFREG` of the mode.
+const FORMAT_MASK: u16 = 0o170_000;
+const REGULAR: u16 = 0o100_000;
+
+/// `BTRFS_SUPER_MAGIC`.
+const BTRFS_MAGIC: u64 = 0x9123_683e;
+
+/// The identity of a regular file's inode; `None` for everything else: errors on block devices
+/// and metadata are not blamed on a file.
+#[inline(always)]
+pub fn key_of(inode: Addr) -> Option<InodeKey> {
+    let mode: u16 = read(inode, layout!(inode_mode))?;
+    if mode & FORMAT_MASK != REGULAR {
+        return None;
+    }
+    let sb = read_ptr(inode, layout!(inode_sb))?;
+    let mut key = InodeKey::ZERO;
+    key.ino = read(inode, layout!(inode_ino))?;
+    key.generation = read(inode, layout!(inode_generation))?;
+    read_bytes(sb, layout!(sb_uuid), &mut key.uuid);
+    if key.uuid == [0; 16] {
+        key.dev = read(sb, layout!(sb_dev))?;
+    }
+    if layout!(btrfs_vfs_inode) != ABSENT && read::<u64>(sb, layout!(sb_magic)) == Some(BTRFS_MAGIC)
+    {
+        key.subvolume = subvolume_of(inode).unwrap_or(0);
+    }
+    Some(key)
+}
+
+/// btrfs: the object id of the root that an inode belongs to.
+#[inline(always)]
+fn subvolume_of(inode: Addr) -> Option<u64> {
+    let btrfs_inode = inode.wrapping_sub(u64::from(layout!(btrfs_vfs_inode)));
+    let root = read_ptr(btrfs_inode, layout!(btrfs_root))?;
+    read(root, layout!(btrfs_root_objectid))
+}
+
+/// The inode that owns a mapping.
+#[inline(always)]
+pub fn host_of(mapping: Addr) -> Option<Addr> {
+    read_ptr(mapping, layout!(mapping_host))
+}
+
+/// The inode that a file's pages belong to (with overlayfs: the real one).
+#[inline(always)]
+pub fn inode_of_file(file: Addr) -> Option<Addr> {
+    host_of(read_ptr(file, layout!(file_mapping))?)
+}
+
+/// Key and state of an inode, if it has failures. One comparison on a healthy machine.
+#[inline(always)]
+pub fn tracked(inode: Addr) -> Option<(InodeKey, &'static InodeState)> {
+    if !any_tracked() {
+        return None;
+    }
+    let key = key_of(inode)?;
+    state_of(&key).map(|state| (key, state))
+}
+
+/// State of an inode, if it has failures.
+#[inline(always)]
+pub fn state_of(key: &InodeKey) -> Option<&'static InodeState> {
+    // SAFETY: entries of a preallocated hash map stay readable; a concurrent delete and reuse
+    // shows another inode's numbers at worst, which only widens a filter.
+    unsafe { FAILED.get(key) }
+}
+
+/// Whether failures of the inode may lie in `start..end`.
+#[inline(always)]
+pub fn may_touch(state: &InodeState, start: u64, end: u64) -> bool {
+    start < state.highest && end > state.lowest
+}
+
+/// State of an inode of which nothing is known yet. Not on the stack: see `emit::send`.
+static NEW_STATE: InodeState = InodeState {
+    failures: 0,
+    first_at: 0,
+    last_at: 0,
+    lowest: u64::MAX,
+    highest: 0,
+    page_exact_at: 0,
+    errno: 0,
+    recorded: 0,
+};
+
+/// The entry of an inode in the map, made if there is none: from here on its syncs are reported.
+#[inline(always)]
+fn follow(key: &InodeKey) -> Option<&'static mut InodeState> {
+    if FAILED.get_ptr(key).is_none() {
+        if FAILED.insert(key, &NEW_STATE, 0).is_err() {
+            count(|counters| &mut counters.inode_map_full);
+            return None;
+        }
+        if let Some(control) = CONTROL.get_ptr_mut(0) {
+            // SAFETY: an array's entry; every writer in the kernel writes 1.
+            unsafe { core::ptr::write_volatile(&raw mut (*control).tracked, 1) };
+        }
+    }
+    // SAFETY: the entry exists; CPUs race over it without a lock, and the summary is only used to
+    // widen, never to narrow, what user space knows from the facts.
+    FAILED.get_ptr_mut(key).map(|state| unsafe { &mut *state })
+}
+
+/// Notes a failure in the map. `end` 0: range unknown.
+#[inline(always)]
+pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed_at: u64) {
+    let at = now();
+    let Some(state) = follow(key) else {
+        return;
+    };
+    state.failures += 1;
+    if state.first_at == 0 {
+        state.first_at = at;
+    }
+    state.last_at = at;
+    state.errno = errno;
+    let (lowest, highest) = if end == 0 {
+        (0, u64::MAX)
+    } else {
+        (start, end)
+    };
+    if lowest < state.lowest {
+        state.lowest = lowest;
+    }
+    if highest > state.highest {
+        state.highest = highest;
+    }
+    // Not the time of this call: btrfs reports an extent after its bio failed, and the next extent
+    // must find that time again.
+    if end != 0 && failed_at > state.page_exact_at {
+        state.page_exact_at = failed_at;
+    }
+}
+
+/// Follows an inode that may be about to fail: its syncs are reported, nothing is said of it yet.
+#[inline(always)]
+pub fn suspect(key: &InodeKey) {
+    if let Some(state) = follow(key) {
+        state.page_exact_at = now();
+    }
+}
+
+/// Notes that the kernel recorded an error on the inode; whether a page-exact hook saw the same
+/// failure within `window` ns.
+#[inline(always)]
+pub fn note_recorded(key: &InodeKey, window: u64) -> bool {
+    let Some(state) = FAILED.get_ptr_mut(key) else {
+        return false;
+    };
+    // SAFETY: see `follow`.
+    let state = unsafe { &mut *state };
+    state.recorded = 1;
+    now().wrapping_sub(state.page_exact_at) < window
+}
+
+/// Names of the filesystem of an inode. A function of its own: its stack ends with it.
+#[inline(never)]
+pub fn describe(inode: Addr, into: &mut FileSystem) {
+    into.nlink = read(inode, layout!(inode_nlink)).unwrap_or(1);
+    let Some(sb) = read_ptr(inode, layout!(inode_sb)) else {
+        return;
+    };
+    into.dev = read(sb, layout!(sb_dev)).unwrap_or(0);
+    read_bytes(sb, layout!(sb_id), &mut into.s_id);
+    if let Some(fs_type) = read_ptr(sb, layout!(sb_type))
+        && let Some(name) = read_ptr(fs_type, layout!(fs_type_name))
+    {
+        read_str(name, &mut into.fs_type);
+    }
+}

@@ -1,0 +1,123 @@
+//! Tier 3: the block layer's tracepoints, where no function can be hooked. Whose write it was is
+//! read from `bi_end_io`.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+use super::{btrfs::suspect_bio, ext4, hook, iomap};
+use crate::{
+    bio::{Outcome, Owner, WHOLE, errno_of_status, owner_of, report_bio},
+    kread::{Addr, read},
+    maps::{any_tracked, config, count, layout},
+};
+
+/// `REQ_OP_MASK` and `REQ_OP_WRITE` (include/linux/blk_types.h), `REQ_OP_ZONE_APPEND` is 7 from
+/// 5.18 on and 13 before.
+const OP_MASK: u32 = 0xff;
+const OP_WRITE: u32 = 1;
+const OP_ZONE_APPEND: u32 = 7;
+const OP_ZONE_APPEND_OLD: u32 = 13;
+
+/// Most bios of one request looked at.
+const MAX_BIOS: usize = 64;
+
+#[inline(always)]
+fn is_write(bio: Addr) -> bool {
+    let op = read::<u32>(bio, layout!(bio_opf)).unwrap_or(0) & OP_MASK;
+    op == OP_WRITE || op == OP_ZONE_APPEND || op == OP_ZONE_APPEND_OLD
+}
+
+/// One bio of the page cache, or a part that was split off one, ended.
+///
+/// A global function: the verifier looks at it once, not at each bio of a request.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn part_ended(bio: u64, bytes: u64, errno: u64, submitted: u64) -> u32 {
+    let errno = errno as u32;
+    let outcome = Outcome {
+        errno,
+        submitted,
+        hook: hook::BLOCK,
+    };
+    let (root, owner) = owner_of(bio);
+    match owner {
+        Owner::Pages => report_bio(bio, bytes, &outcome),
+        Owner::Ext4(io_end) => ext4::bio_ended(bio, io_end, bytes, &outcome),
+        Owner::Iomap(ioend) => {
+            if errno != 0 {
+                // The kernel fails the whole ioend for one bad part.
+                iomap::ioend_ended(ioend, errno, hook::BLOCK);
+            } else if read::<u8>(root, layout!(bio_status)) == Some(0) {
+                report_bio(bio, bytes, &outcome);
+            }
+        }
+        Owner::Btrfs => {
+            if errno != 0 {
+                suspect_bio(bio);
+            }
+        }
+        Owner::Other => {}
+    }
+    0
+}
+
+/// `TP_PROTO(struct request *rq, blk_status_t error, unsigned int nr_bytes)` (5.16 and later;
+/// before: `int error`, a negative errno): `nr_bytes` of a request end. Request-based devices.
+#[raw_tracepoint(tracepoint = "block_rq_complete")]
+fn block_rq_complete(ctx: RawTracePointContext) -> u32 {
+    let error: u64 = ctx.arg(1);
+    let errno = if config!(rq_error_is_status) == 1 {
+        errno_of_status(error as u32 & 0xff)
+    } else {
+        (error as i32).unsigned_abs()
+    };
+    if errno == 0 && !any_tracked() {
+        return 0;
+    }
+    let request: u64 = ctx.arg(0);
+    let mut left: u32 = ctx.arg(2);
+    let submitted: u64 = read(request, layout!(rq_start_time)).unwrap_or(0);
+    let mut bio: u64 = read(request, layout!(rq_bio)).unwrap_or(0);
+    for _ in 0..MAX_BIOS {
+        if bio == 0 || left == 0 || !is_write(bio) {
+            return 0;
+        }
+        part_ended(bio, u64::from(left), u64::from(errno), submitted);
+        let size: u32 = read(bio, layout!(bio_iter_size)).unwrap_or(0);
+        left = left.saturating_sub(size);
+        bio = read(bio, layout!(bio_next)).unwrap_or(0);
+    }
+    if bio != 0 && left != 0 {
+        count(|counters| &mut counters.walk_limit);
+    }
+    0
+}
+
+/// `TP_PROTO(struct request_queue *q, struct bio *bio)`, all supported kernels: a bio of a
+/// bio-based device (device mapper, md, brd, zram ...) ends. Its `bi_iter` may have been advanced,
+/// so its segments are taken whole; a clone has none of its own.
+#[raw_tracepoint(tracepoint = "block_bio_complete")]
+fn block_bio_complete(ctx: RawTracePointContext) -> u32 {
+    let bio: u64 = ctx.arg(1);
+    let status: u8 = read(bio, layout!(bio_status)).unwrap_or(0);
+    if (status == 0 && !any_tracked()) || !is_write(bio) {
+        return 0;
+    }
+    let errno = errno_of_status(u32::from(status));
+    let outcome = Outcome {
+        errno,
+        submitted: 0,
+        hook: hook::BLOCK,
+    };
+    let (root, owner) = owner_of(bio);
+    if root != bio {
+        return 0;
+    }
+    match owner {
+        Owner::Pages => report_bio(bio, WHOLE, &outcome),
+        Owner::Ext4(io_end) => ext4::bio_ended(bio, io_end, WHOLE, &outcome),
+        Owner::Iomap(ioend) => iomap::ioend_ended(ioend, errno, hook::BLOCK),
+        Owner::Btrfs if errno != 0 => suspect_bio(bio),
+        Owner::Btrfs | Owner::Other => {}
+    }
+    0
+}

@@ -1,0 +1,678 @@
+//! Sync calls and opens: what was asked for, through which file, and what came back.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::generated,
+    macros::{fentry, fexit, kprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext},
+};
+use msync_trace_ebpf::{
+    CALL_FDATASYNC, CALL_FSYNC, CALL_IO_URING, CALL_MSYNC, CALL_MSYNC_ASYNC, CALL_NFSD,
+    KIND_DISCARDED, KIND_OPENED, SYNC_ALONE, SYNC_FAILED,
+};
+
+use super::hook;
+use crate::{
+    emit::{Sync, file_event, range_event, sync_end, sync_file},
+    inode::{inode_of_file, key_of, state_of, tracked},
+    kread::{Addr, argument, current, now, pid_tgid, read, read_ptr},
+    maps::{CALLS, CONTROL, any_tracked, config, control, count, layout},
+};
+
+/// System call numbers: x86-64, then i386 (arch/x86/entry/syscalls).
+const MSYNC: (u64, u64) = (26, 144);
+const FSYNC: (u64, u64) = (74, 118);
+const FDATASYNC: (u64, u64) = (75, 148);
+const FTRUNCATE: (u64, u64) = (77, 93);
+const FTRUNCATE64: u64 = 194;
+const FALLOCATE: (u64, u64) = (285, 324);
+const OPEN: (u64, u64) = (2, 5);
+const CREAT: (u64, u64) = (85, 8);
+const OPENAT: (u64, u64) = (257, 295);
+const OPENAT2: u64 = 437;
+
+/// `MS_SYNC` (asm-generic/mman-common.h).
+const MS_SYNC: u64 = 4;
+/// `VM_SHARED` (include/linux/mm.h).
+const VM_SHARED: u64 = 8;
+/// `FALLOC_FL_PUNCH_HOLE | COLLAPSE_RANGE | ZERO_RANGE` (include/uapi/linux/falloc.h).
+const FALLOC_GIVES_UP: u64 = 0x02 | 0x08 | 0x10;
+
+/// `PF_KTHREAD` (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x20_0000;
+/// `TS_COMPAT`: the thread is in a 32-bit system call (arch/x86/include/asm/thread_info.h).
+const TS_COMPAT: u32 = 2;
+
+/// Most mappings of one msync looked at.
+const MAX_MAPPINGS: usize = 16;
+
+/// A system call as the `pt_regs` of its entry have it.
+#[derive(Clone, Copy)]
+struct Syscall {
+    number: u64,
+    compat: bool,
+    regs: Addr,
+}
+
+impl Syscall {
+    #[inline(always)]
+    fn at(regs: Addr) -> Option<Self> {
+        let number: u64 = read(regs, layout!(regs_orig_ax))?;
+        let status: u32 = read(current(), layout!(task_ti_status)).unwrap_or(0);
+        Some(Self {
+            number,
+            compat: status & TS_COMPAT != 0,
+            regs,
+        })
+    }
+
+    #[inline(always)]
+    fn is(&self, (native, compat): (u64, u64)) -> bool {
+        self.number == if self.compat { compat } else { native }
+    }
+
+    /// Argument `n` (0 to 3).
+    #[inline(always)]
+    fn arg(&self, n: u32) -> u64 {
+        let offset = match (n, self.compat) {
+            (0, false) => layout!(regs_di),
+            (1, false) => layout!(regs_si),
+            (2, false) => layout!(regs_dx),
+            (_, false) => layout!(regs_r10),
+            (0, true) => layout!(regs_bx),
+            (1, true) => layout!(regs_cx),
+            (2, true) => layout!(regs_dx),
+            (_, true) => layout!(regs_si),
+        };
+        let value: u64 = read(self.regs, offset).unwrap_or(0);
+        if self.compat {
+            value & 0xffff_ffff
+        } else {
+            value
+        }
+    }
+
+    /// The open file behind a descriptor of the running process.
+    #[inline(always)]
+    fn file(&self, fd: u64) -> Option<Addr> {
+        let files = read_ptr(current(), layout!(task_files))?;
+        let table = read_ptr(files, layout!(files_fdt))?;
+        let max: u32 = read(table, layout!(fdt_max))?;
+        if fd >= u64::from(max) {
+            return None;
+        }
+        let array = read_ptr(table, layout!(fdt_fd))?;
+        read_ptr(array + fd * 8, 0)
+    }
+}
+
+/// Groups the records of one call; unique within a thread for 18 minutes.
+#[inline(always)]
+fn new_call_id() -> u64 {
+    (pid_tgid() << 40) | (now() & 0xff_ffff_ffff)
+}
+
+#[inline(always)]
+fn is_own() -> bool {
+    (pid_tgid() >> 32) as u32 == config!(own_pid)
+}
+
+// ---- tier 1: what each file was asked for, and its own return value -------------------------
+
+/// `int vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync)` (fs/sync.c),
+/// all supported kernels: every msync, io_uring fsync and COMMIT of nfsd comes through here.
+/// fsync(2) does not (inlined), nor is every caller a promise to somebody (O_SYNC writes, loop
+/// devices): the thread's system call tells.
+#[fexit(function = "vfs_fsync_range")]
+fn fsync_range_fexit(ctx: FExitContext) -> i32 {
+    if !any_tracked() {
+        return 0;
+    }
+    let file: u64 = argument(&ctx, 0);
+    if inode_of_file(file).and_then(tracked).is_none() {
+        return 0;
+    }
+    let start: u64 = argument(&ctx, 1);
+    let last: u64 = argument(&ctx, 2);
+    let ret = argument(&ctx, 4) as i32;
+    let task = current();
+    let flags: u32 = read(task, layout!(task_flags)).unwrap_or(0);
+    let mut sync = Sync {
+        file,
+        start,
+        end: if last > i64::MAX as u64 - 1 {
+            u64::MAX
+        } else {
+            last + 1
+        },
+        call: CALL_MSYNC,
+        call_id: 0,
+        flags: 0,
+    };
+    if flags & config!(pf_io_worker) != 0 {
+        sync.call = CALL_IO_URING;
+    } else if flags & PF_KTHREAD != 0 {
+        if !is_nfsd() {
+            return 0;
+        }
+        sync.call = CALL_NFSD;
+    } else {
+        let Some(syscall) = syscall_of(task) else {
+            return 0;
+        };
+        if !syscall.is(MSYNC) || is_own() {
+            return 0;
+        }
+        sync.call_id = call_in_flight();
+        sync_file(hook::FSYNC_RANGE, &sync);
+        return 0;
+    }
+    sync.call_id = new_call_id();
+    sync.flags = SYNC_ALONE | if ret == 0 { 0 } else { SYNC_FAILED };
+    sync_file(hook::FSYNC_RANGE, &sync);
+    0
+}
+
+/// Whether the running kernel thread serves NFS.
+#[inline(always)]
+fn is_nfsd() -> bool {
+    let mut comm = [0u8; 16];
+    // SAFETY: comm is 16 bytes long.
+    unsafe { generated::bpf_get_current_comm(comm.as_mut_ptr().cast(), 16) };
+    comm[0] == b'n' && comm[1] == b'f' && comm[2] == b's' && comm[3] == b'd'
+}
+
+/// The system call that a thread is in; needs the calibration of [`calibrate`].
+#[inline(always)]
+fn syscall_of(task: Addr) -> Option<Syscall> {
+    let offset = control()?.regs_offset;
+    if offset == 0 {
+        return None;
+    }
+    let stack = read_ptr(task, layout!(task_stack))?;
+    Syscall::at(stack + u64::from(offset))
+}
+
+/// The id of the running thread's msync, made at its first file.
+#[inline(always)]
+fn call_in_flight() -> u64 {
+    let thread = pid_tgid();
+    // SAFETY: the entry belongs to this thread alone.
+    if let Some(id) = unsafe { CALLS.get(&thread) } {
+        return *id;
+    }
+    let id = new_call_id();
+    if CALLS.insert(&thread, &id, 0).is_err() {
+        count(|counters| &mut counters.call_map_full);
+    }
+    id
+}
+
+/// msync comes back: its verdict for all its files.
+#[inline(always)]
+fn msync_returned(ret: i64) {
+    if !any_tracked() {
+        return;
+    }
+    let thread = pid_tgid();
+    // SAFETY: the entry belongs to this thread alone.
+    let Some(id) = (unsafe { CALLS.get(&thread) }).copied() else {
+        return;
+    };
+    let _ = CALLS.remove(&thread);
+    sync_end(hook::SYSCALL, id, ret);
+}
+
+/// `long __x64_sys_msync(const struct pt_regs *regs)`, all supported kernels on x86-64.
+#[fexit(function = "__x64_sys_msync")]
+fn msync_fexit(ctx: FExitContext) -> i32 {
+    msync_returned(argument(&ctx, 1) as i64);
+    0
+}
+
+/// `long __ia32_sys_msync(const struct pt_regs *regs)`: 32-bit callers.
+#[fexit(function = "__ia32_sys_msync")]
+fn msync_compat_fexit(ctx: FExitContext) -> i32 {
+    msync_returned(argument(&ctx, 1) as i64);
+    0
+}
+
+/// `long __{x64,ia32}_sys_fsync(const struct pt_regs *regs)`.
+#[fexit(function = "__x64_sys_fsync")]
+fn fsync_fexit(ctx: FExitContext) -> i32 {
+    fd_synced(argument(&ctx, 0), CALL_FSYNC, argument(&ctx, 1) as i64)
+}
+
+/// See [`fsync_fexit`].
+#[fexit(function = "__ia32_sys_fsync")]
+fn fsync_compat_fexit(ctx: FExitContext) -> i32 {
+    fd_synced(argument(&ctx, 0), CALL_FSYNC, argument(&ctx, 1) as i64)
+}
+
+/// `long __{x64,ia32}_sys_fdatasync(const struct pt_regs *regs)`.
+#[fexit(function = "__x64_sys_fdatasync")]
+fn fdatasync_fexit(ctx: FExitContext) -> i32 {
+    fd_synced(argument(&ctx, 0), CALL_FDATASYNC, argument(&ctx, 1) as i64)
+}
+
+/// See [`fdatasync_fexit`].
+#[fexit(function = "__ia32_sys_fdatasync")]
+fn fdatasync_compat_fexit(ctx: FExitContext) -> i32 {
+    fd_synced(argument(&ctx, 0), CALL_FDATASYNC, argument(&ctx, 1) as i64)
+}
+
+#[inline(always)]
+fn fd_synced(regs: Addr, call: u32, ret: i64) -> i32 {
+    if any_tracked()
+        && let Some(syscall) = Syscall::at(regs)
+    {
+        descriptor_synced(&syscall, call, ret);
+    }
+    0
+}
+
+/// fsync or fdatasync came back.
+#[inline(always)]
+fn descriptor_synced(syscall: &Syscall, call: u32, ret: i64) {
+    let Some(file) = syscall.file(syscall.arg(0)) else {
+        return;
+    };
+    if inode_of_file(file).and_then(tracked).is_none() {
+        return;
+    };
+    if is_own() {
+        return;
+    }
+    let sync = Sync {
+        file,
+        start: 0,
+        end: u64::MAX,
+        call,
+        call_id: new_call_id(),
+        flags: SYNC_ALONE | if ret == 0 { 0 } else { SYNC_FAILED },
+    };
+    sync_file(hook::SYSCALL, &sync);
+}
+
+// ---- tiers 2 and 3: at the exit of the system call -------------------------------------------
+
+/// `bpf_callback_t` of `bpf_find_vma`: notes the address of the mapping.
+unsafe extern "C" fn note_mapping(_task: *mut c_void, vma: *mut c_void, into: *mut c_void) -> i64 {
+    // SAFETY: the caller passes a u64 on its stack.
+    unsafe { *into.cast::<u64>() = vma as u64 };
+    0
+}
+
+/// The mapping at an address by `bpf_find_vma` (5.17 and later), which takes `mmap_lock` if it is
+/// free. It is read after the lock was given back: a mapping that another thread takes away just
+/// then reads as nothing or as another one, once. A global function: the verifier looks at it
+/// once, and its stack ends before the next step.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mapping_found(addr: u64) -> u64 {
+    let mut vma: u64 = 0;
+    // SAFETY: the callback has the prototype that the helper wants, the context outlives the call.
+    let ret = unsafe {
+        generated::bpf_find_vma(
+            generated::bpf_get_current_task_btf().cast(),
+            addr,
+            note_mapping as *mut c_void,
+            (&raw mut vma).cast(),
+            0,
+        )
+    };
+    if ret == -16 {
+        count(|counters| &mut counters.mappings_busy);
+    }
+    if ret != 0 {
+        return 0;
+    }
+    // Read back as a plain number: the verifier knows the variable as a typed pointer.
+    read((&raw const vma) as u64, 0).unwrap_or(0)
+}
+
+/// Deepest red-black tree of mappings that is walked: 2^20 mappings.
+const MAX_TREE_DEPTH: usize = 40;
+
+/// The mapping at an address by walking `mm->mm_rb` (5.10, as `find_vma` in mm/mmap.c does).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mapping_walked(addr: u64) -> u64 {
+    let Some(mm) = read_ptr(current(), layout!(task_mm)) else {
+        return 0;
+    };
+    let mut node: u64 = read(mm, layout!(mm_rb)).unwrap_or(0);
+    for _ in 0..MAX_TREE_DEPTH {
+        if node == 0 {
+            return 0;
+        }
+        let vma = node.wrapping_sub(u64::from(layout!(vma_rb)));
+        let start: u64 = read(vma, layout!(vma_start)).unwrap_or(0);
+        let end: u64 = read(vma, layout!(vma_end)).unwrap_or(0);
+        if addr >= start && addr < end {
+            return vma;
+        }
+        // struct rb_node { unsigned long __rb_parent_color; rb_right; rb_left }
+        node = read(node, if addr < start { 16 } else { 8 }).unwrap_or(0);
+    }
+    count(|counters| &mut counters.mappings_busy);
+    0
+}
+
+/// Finds the mapping at an address: gives the address of its `vm_area_struct`, or 0.
+type Find = extern "C" fn(u64) -> u64;
+
+/// Reports the mapping at `addr`, as far as `end`, if it is a shared one of a file that is
+/// followed; gives the address after it, 0 where nothing is mapped.
+#[inline(always)]
+fn report_mapping(vma: Addr, addr: u64, end: u64, call: u32, call_id: u64) -> (u64, bool) {
+    let mapping_start: u64 = read(vma, layout!(vma_start)).unwrap_or(0);
+    let mapping_end: u64 = read(vma, layout!(vma_end)).unwrap_or(0);
+    if vma == 0 || addr < mapping_start || addr >= mapping_end {
+        return (0, false);
+    }
+    let stop = if mapping_end < end { mapping_end } else { end };
+    let flags: u64 = read(vma, layout!(vma_flags)).unwrap_or(0);
+    let file: u64 = read(vma, layout!(vma_file)).unwrap_or(0);
+    if flags & VM_SHARED == 0 || file == 0 {
+        return (stop, false);
+    }
+    let page_offset: u64 = read(vma, layout!(vma_pgoff)).unwrap_or(0);
+    let start = addr - mapping_start + (page_offset << 12);
+    let sync = Sync {
+        file,
+        start,
+        end: start + (stop - addr),
+        call,
+        call_id,
+        flags: 0,
+    };
+    (stop, sync_file(hook::SYSCALL, &sync))
+}
+
+/// msync came back: reports each shared file mapping in its range.
+#[inline(always)]
+fn msync_exit(syscall: &Syscall, ret: i64, find: Find) {
+    let flags = syscall.arg(2);
+    let asynchronous = flags & MS_SYNC == 0;
+    if asynchronous && config!(include_async) == 0 {
+        return;
+    }
+    if !asynchronous && control().is_none_or(|control| control.sync_at_exit == 0) {
+        return;
+    }
+    let mut addr = syscall.arg(0);
+    let end = addr.wrapping_add((syscall.arg(1).wrapping_add(4095)) & !4095);
+    let call = if asynchronous {
+        CALL_MSYNC_ASYNC
+    } else {
+        CALL_MSYNC
+    };
+    let call_id = new_call_id();
+    let mut reported = false;
+    for _ in 0..MAX_MAPPINGS {
+        if addr >= end {
+            break;
+        }
+        let (next, any) = report_mapping(find(addr), addr, end, call, call_id);
+        if next == 0 {
+            break;
+        }
+        reported |= any;
+        addr = next;
+    }
+    if addr < end && ret == 0 {
+        count(|counters| &mut counters.walk_limit);
+    }
+    if reported {
+        sync_end(hook::SYSCALL, call_id, ret);
+    }
+}
+
+/// `TP_PROTO(struct pt_regs *regs, long ret)` of `sys_exit`, all supported kernels: every system
+/// call of the machine passes here, so this is tier 3, and tier 2 only while failures are
+/// outstanding.
+#[inline(always)]
+fn syscall_exit(ctx: &RawTracePointContext, find: Find) {
+    if !any_tracked() {
+        return;
+    }
+    let Some(syscall) = Syscall::at(ctx.arg(0)) else {
+        return;
+    };
+    let ret: i64 = ctx.arg(1);
+    if syscall.is(MSYNC) {
+        if !is_own() {
+            msync_exit(&syscall, ret, find);
+        }
+        return;
+    }
+    if control().is_none_or(|control| control.sync_at_exit == 0) {
+        return;
+    }
+    if syscall.is(FSYNC) {
+        descriptor_synced(&syscall, CALL_FSYNC, ret);
+    } else if syscall.is(FDATASYNC) {
+        descriptor_synced(&syscall, CALL_FDATASYNC, ret);
+    } else if syscall.is(OPENAT)
+        || syscall.is(OPEN)
+        || syscall.is(CREAT)
+        || syscall.number == OPENAT2
+    {
+        if ret >= 0
+            && let Some(file) = syscall.file(ret as u64)
+        {
+            opened(file);
+        }
+    } else if syscall.is(FALLOCATE) && ret == 0 && !syscall.compat {
+        if syscall.arg(1) & FALLOC_GIVES_UP != 0 {
+            given_up(&syscall, syscall.arg(2), Some(syscall.arg(3)));
+        }
+    } else if ret == 0
+        && (syscall.is(FTRUNCATE) || (syscall.compat && syscall.number == FTRUNCATE64))
+    {
+        given_up(&syscall, syscall.arg(1), None);
+    }
+}
+
+/// A descriptor's bytes from `start` on were given up: `len` bytes, or all.
+#[inline(always)]
+fn given_up(syscall: &Syscall, start: u64, len: Option<u64>) {
+    let Some(file) = syscall.file(syscall.arg(0)) else {
+        return;
+    };
+    let Some((key, _)) = inode_of_file(file).and_then(tracked) else {
+        return;
+    };
+    let first = (start + 4095) & !4095;
+    let end = match len {
+        Some(len) => (start + len) & !4095,
+        None => u64::MAX,
+    };
+    if first < end {
+        range_event(KIND_DISCARDED, hook::SYSCALL, &key, first, end);
+    }
+}
+
+/// See [`syscall_exit`]; kernels 5.17 and later.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn sys_exit(ctx: RawTracePointContext) -> u32 {
+    syscall_exit(&ctx, mapping_found);
+    0
+}
+
+/// See [`syscall_exit`]; 5.10.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn sys_exit_walk(ctx: RawTracePointContext) -> u32 {
+    syscall_exit(&ctx, mapping_walked);
+    0
+}
+
+/// Tier 2, before the exit hook is attached: `int file_check_and_advance_wb_err(struct file
+/// *file)` (mm/filemap.c), all supported kernels, is where an fsync learns of recorded errors. If
+/// there is nothing new for this file it will say success, and so, almost always, will the call.
+#[kprobe]
+fn errseq_checked(ctx: ProbeContext) -> u32 {
+    if !any_tracked() || control().is_none_or(|control| control.exit_hook != 0) {
+        return 0;
+    }
+    let file: u64 = ctx.arg(0).unwrap_or(0);
+    if inode_of_file(file).and_then(tracked).is_none() {
+        return 0;
+    };
+    let Some(mapping) = read_ptr(file, layout!(file_mapping)) else {
+        return 0;
+    };
+    let told: u32 = read(file, layout!(file_wb_err)).unwrap_or(0);
+    let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
+    if told != recorded || answered() {
+        return 0;
+    }
+    let Some(syscall) = syscall_of(current()) else {
+        return 0;
+    };
+    let call = if syscall.is(MSYNC) {
+        CALL_MSYNC
+    } else if syscall.is(FSYNC) {
+        CALL_FSYNC
+    } else if syscall.is(FDATASYNC) {
+        CALL_FDATASYNC
+    } else {
+        return 0;
+    };
+    if is_own() {
+        return 0;
+    }
+    let (start, end) = match (call, current_range()) {
+        (CALL_MSYNC, Some(range)) => range,
+        _ => (0, u64::MAX),
+    };
+    let sync = Sync {
+        file,
+        start,
+        end,
+        call,
+        call_id: new_call_id(),
+        flags: SYNC_ALONE,
+    };
+    sync_file(hook::FSYNC_RANGE, &sync);
+    note_answer();
+    0
+}
+
+/// What the running thread's `vfs_fsync_range` was asked for, noted by [`fsync_range_kprobe`].
+#[inline(always)]
+fn current_range() -> Option<(u64, u64)> {
+    let thread = pid_tgid();
+    // SAFETY: the entries belong to this thread alone.
+    unsafe {
+        let start = *CALLS.get(&(thread ^ START_KEY))?;
+        let end = *CALLS.get(&(thread ^ END_KEY))?;
+        Some((start, end))
+    }
+}
+
+/// Bits that no `pid_tgid` has (pids have 22 bits): more values per thread in `CALLS`.
+const START_KEY: u64 = 1 << 62;
+const END_KEY: u64 = 1 << 61;
+const ANSWER_KEY: u64 = 1 << 60;
+
+/// Whether the running thread's fsync has its answer: it was told of an error, or was concluded to
+/// succeed. ext4 compares the error numbers twice in one call (`file_write_and_wait_range`, and
+/// again at the end of `ext4_sync_file`).
+#[inline(always)]
+fn answered() -> bool {
+    // SAFETY: the entry belongs to this thread alone.
+    unsafe { CALLS.get(&(pid_tgid() ^ ANSWER_KEY)) }.is_some()
+}
+
+/// See [`answered`]; the next `vfs_fsync_range` of the thread takes it back.
+#[inline(always)]
+pub fn note_answer() {
+    if control().is_some_and(|control| control.sync_at_exit != 0 && control.exit_hook == 0)
+        && CALLS.insert(&(pid_tgid() ^ ANSWER_KEY), &1, 0).is_err()
+    {
+        count(|counters| &mut counters.call_map_full);
+    }
+}
+
+/// Tier 2, see [`fsync_range_fexit`]: notes the range for [`errseq_checked`].
+#[kprobe]
+fn fsync_range_kprobe(ctx: ProbeContext) -> u32 {
+    if !any_tracked() || control().is_none_or(|control| control.exit_hook != 0) {
+        return 0;
+    }
+    let file: u64 = ctx.arg(0).unwrap_or(0);
+    if inode_of_file(file).and_then(tracked).is_none() {
+        return 0;
+    }
+    let start: u64 = ctx.arg(1).unwrap_or(0);
+    let last: u64 = ctx.arg(2).unwrap_or(0);
+    let thread = pid_tgid();
+    let _ = CALLS.remove(&(thread ^ ANSWER_KEY));
+    if CALLS.insert(&(thread ^ START_KEY), &start, 0).is_err()
+        || CALLS
+            .insert(&(thread ^ END_KEY), &last.saturating_add(1), 0)
+            .is_err()
+    {
+        count(|counters| &mut counters.call_map_full);
+    }
+    0
+}
+
+// ---- opens -----------------------------------------------------------------------------------
+
+/// A file of an inode with failures was opened: what an earlier file at this address was told
+/// does not count for it.
+#[inline(always)]
+fn opened(file: Addr) {
+    let Some(key) = inode_of_file(file).and_then(key_of) else {
+        return;
+    };
+    if state_of(&key).is_some() {
+        file_event(KIND_OPENED, hook::OPEN, &key, file, 0);
+    }
+}
+
+/// `int security_file_open(struct file *file)` (security/security.c), all supported kernels:
+/// within `do_dentry_open`, when `f_mapping` and `f_wb_err` are set.
+#[fentry(function = "security_file_open")]
+fn open_fentry(ctx: FEntryContext) -> i32 {
+    if any_tracked() {
+        opened(argument(&ctx, 0));
+    }
+    0
+}
+
+/// See [`open_fentry`].
+#[kprobe]
+fn open_kprobe(ctx: ProbeContext) -> u32 {
+    if any_tracked() {
+        opened(ctx.arg(0).unwrap_or(0));
+    }
+    0
+}
+
+// ---- calibration -----------------------------------------------------------------------------
+
+/// Attached for a moment at the start: the system call that user space makes then tells where the
+/// kernel keeps the `pt_regs` of a system call within the stack (its size and padding depend on
+/// the kernel's configuration).
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn calibrate(ctx: RawTracePointContext) -> u32 {
+    if !is_own() {
+        return 0;
+    }
+    let regs: u64 = ctx.arg(0);
+    let Some(stack) = read_ptr(current(), layout!(task_stack)) else {
+        return 0;
+    };
+    if let Some(control) = CONTROL.get_ptr_mut(0) {
+        // SAFETY: an array's entry.
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*control).regs_offset, (regs - stack) as u32);
+        }
+    }
+    0
+}

@@ -1,0 +1,347 @@
+//! The command line as it is typed. What it means is worked out in `cmd`.
+
+use std::{ffi::OsString, num::NonZeroU64, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::source::Tier;
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace
+      trace now: one line per incident, Ctrl-C prints a summary
+  sudo msync-trace -o json | jq -r 'select(.type==\"incident\") | .file.path'
+      the files that lost bytes, one path per line
+  sudo msync-trace --path /var/lib/postgresql --calls msync,fsync,fdatasync
+      report only files below a directory, for fsync and fdatasync as well
+  sudo msync-trace --dev sdb1 --duration 10m
+      report only one device, for ten minutes
+  sudo msync-trace --stop-after 1 -q
+      wait for the first incident
+  sudo msync-trace -- ./run-my-database-test
+      run a command (as the user who called sudo) and trace until it ends
+  msync-trace check
+      can this machine be traced, and what to do about what is missing
+  sudo msync-trace selftest
+      lose data on a scratch disk, on purpose, and see that it is reported
+
+Exit status:
+  0  complete, and nothing was found
+  1  an incident was found
+  2  error: bad usage, not permitted, or tracing broke off
+  3  nothing was found, but something could not be seen: no all-clear";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  msync-trace check                       what this machine can do
+  sudo msync-trace check --attach         also attach every hook, and detach it
+  sudo msync-trace check --json | jq .    the same for programs
+
+Exit status:
+  0  ready
+  1  tracing works, with the limits that the warnings name
+  2  tracing cannot work; each failure says what to do";
+
+const SELFTEST_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace selftest               lose data on a scratch ext4, check the reports
+  sudo msync-trace selftest --fs xfs      the same on XFS (needs mkfs.xfs)
+  sudo msync-trace selftest --tier kprobe -v
+      with kprobes only; shows the hooks and all that they see
+
+The disk is a loop device over memory: no disk of yours is touched, nothing is mounted that other
+programs can see, and nothing is left behind, even after Ctrl-C or kill -9. Three losses are made:
+  tried-again   msync fails once, the program calls it again and gets 0
+  opened-anew   msync fails, the program opens the file again and gets 0
+  nobody-told   write-back fails in the background, msync gives 0 from the first call on
+Each must be reported with its file, bytes, error, process and who was told. Pages that were in one
+request with the lost ones may be reported with them.
+
+Exit status:
+  0  passed: every loss was reported, as it was
+  1  failed: the last lines say what differs
+  2  could not run; says what to do (`msync-trace check` says more)";
+
+/// Reports silent data loss: an msync that returned 0 over bytes that the kernel had failed to
+/// write.
+#[derive(Debug, Parser)]
+#[command(
+    name = "msync-trace",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES
+)]
+pub struct Cli {
+    /// What to do; tracing if it is not said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Without a subcommand: those of `trace`.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace now: one line per incident, a summary at the end (the default)
+    #[command(after_help = EXAMPLES)]
+    Trace(TraceArgs),
+    /// Say whether this machine can be traced, and what to do about what is missing
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Lose data on purpose, on a scratch disk, and see whether it is reported as it was
+    #[command(after_help = SELFTEST_EXAMPLES)]
+    Selftest(SelftestArgs),
+}
+
+/// Of `trace`.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// How to write what is found: columns for people, or JSON lines (docs/output.md)
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Form,
+
+    /// Report only incidents of this process (may be repeated)
+    #[arg(long, value_name = "PID", help_heading = "Filters of the report")]
+    pub pid: Vec<u32>,
+
+    /// Report only incidents of threads with this name
+    #[arg(long, value_name = "NAME", help_heading = "Filters of the report")]
+    pub comm: Vec<String>,
+
+    /// Report only this file, or the files below this directory
+    #[arg(long, value_name = "PATH", help_heading = "Filters of the report")]
+    pub path: Vec<PathBuf>,
+
+    /// Report only files on this device: sda1, /dev/sda1 or 8:1
+    #[arg(long, value_name = "DEVICE", help_heading = "Filters of the report")]
+    pub dev: Vec<String>,
+
+    /// Report only incidents of this user
+    #[arg(long, value_name = "UID", help_heading = "Filters of the report")]
+    pub uid: Vec<u32>,
+
+    /// End after this time: 30s, 5m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// End after this many incidents
+    #[arg(long, value_name = "N")]
+    pub stop_after: Option<NonZeroU64>,
+
+    /// The calls that make incidents. All calls are followed either way, since each can use up
+    /// the error
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "msync",
+        value_name = "CALL"
+    )]
+    pub calls: Vec<CallName>,
+
+    /// Report msync without MS_SYNC as well, which returns 0 and promises nothing
+    #[arg(long)]
+    pub include_async: bool,
+
+    /// The hooks to use: the best that the kernel allows, or only these
+    #[arg(long, value_enum, default_value_t, value_name = "TIER")]
+    pub tier: TierName,
+
+    /// When to use colour; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: When,
+
+    /// Incidents only: no header, no start message, no summary
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// More: details and repeats of incidents; twice: also what the kernel side says
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Run this command (with sudo: as the user who called it) and trace until it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    pub run: Vec<OsString>,
+}
+
+/// Of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Write one JSON document (docs/output.md)
+    #[arg(long)]
+    pub json: bool,
+
+    /// Really attach every hook, then detach it
+    #[arg(long)]
+    pub attach: bool,
+
+    /// When to use colour; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: When,
+}
+
+/// Of `selftest`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SelftestArgs {
+    /// File system to lose data on
+    #[arg(long, value_enum, default_value_t, value_name = "FS")]
+    pub fs: FsName,
+
+    /// The hooks to use: the best that the kernel allows, or only these
+    #[arg(long, value_enum, default_value_t, value_name = "TIER")]
+    pub tier: TierName,
+
+    /// More: every hook and everything that the hooks see; twice: also what the kernel side says
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// A file system to lose data on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FsName {
+    /// ext4 with a journal
+    #[default]
+    Ext4,
+    /// XFS
+    Xfs,
+    /// btrfs
+    Btrfs,
+}
+
+/// How to write what is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Aligned columns
+    #[default]
+    Text,
+    /// JSON lines
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// On a terminal
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The hooks to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TierName {
+    /// The best that the kernel allows
+    #[default]
+    Auto,
+    /// BPF trampolines where the kernel has them, then as kprobe
+    Fentry,
+    /// Kprobes and raw tracepoints
+    Kprobe,
+    /// Raw tracepoints only
+    Tracepoint,
+}
+
+impl TierName {
+    /// The tier it stands for; `None` where the kernel decides.
+    #[must_use]
+    pub fn tier(self) -> Option<Tier> {
+        match self {
+            Self::Auto => None,
+            Self::Fentry => Some(Tier::Fentry),
+            Self::Kprobe => Some(Tier::Kprobe),
+            Self::Tracepoint => Some(Tier::Tracepoint),
+        }
+    }
+}
+
+/// A call that makes incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum CallName {
+    /// msync(MS_SYNC)
+    Msync,
+    /// fsync
+    Fsync,
+    /// fdatasync
+    Fdatasync,
+    /// An fsync that io_uring makes
+    IoUring,
+    /// An fsync or COMMIT that the NFS server makes for a client
+    Nfsd,
+    /// All of them
+    All,
+}
+
+/// `30s`, `5m`, `1h30m`; a bare number is seconds, as with other tracers.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return positive(Duration::from_secs(seconds));
+    }
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "not a time; write it as 30s, 5m or 1h30m".to_owned())?;
+    positive(Duration::try_from(signed).map_err(|_| "a time before now".to_owned())?)
+}
+
+fn positive(duration: Duration) -> Result<Duration, String> {
+    if duration.is_zero() {
+        Err("no time at all".to_owned())
+    } else {
+        Ok(duration)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_subcommand_it_traces() {
+        let cli =
+            Cli::try_parse_from(["msync-trace", "--pid", "1", "--pid", "2", "--", "ls", "-l"])
+                .unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.trace.pid, [1, 2]);
+        assert_eq!(cli.trace.run, ["ls", "-l"]);
+    }
+
+    #[test]
+    fn calls_are_a_list() {
+        let cli =
+            Cli::try_parse_from(["msync-trace", "trace", "--calls", "msync,io_uring"]).unwrap();
+        let Some(Command::Trace(args)) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(args.calls, [CallName::Msync, CallName::IoUring]);
+    }
+
+    #[test]
+    fn durations_are_what_people_write() {
+        for (text, seconds) in [
+            ("30s", 30),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("10", 10),
+            ("2 min", 120),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for bad in ["", "0", "0s", "-5s", "soon", "5 bananas"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! `msync-trace trace`: a source, the correlator, enrichment and an output, until something ends
+//! it.
+
+mod child;
+mod events;
+mod filter;
+mod plan;
+mod session;
+mod tally;
+
+use std::{error::Error as StdError, io, pin::pin, process::ExitStatus};
+
+use anyhow::Context;
+use jiff::tz::TimeZone;
+use tokio::sync::mpsc;
+
+pub use events::Event;
+pub use filter::Filter;
+pub use plan::Plan;
+pub use session::Io;
+
+use super::{Exit, chain, colour, complain, log_to_stderr, tone};
+use crate::{
+    check,
+    cli::{Form, TraceArgs},
+    enrich::{Enricher, look_at_clocks},
+    model::Fact,
+    output::{JsonLines, Output, Style, Text, escape},
+    schema::{CommandEnd, StopReason},
+    source::{FactSource, Options},
+};
+use session::Session;
+
+/// The whole command, from its arguments to the exit status. `attach` makes the source; it runs
+/// inside the runtime.
+pub fn main<S, E>(args: &TraceArgs, attach: impl FnOnce(Options) -> Result<S, E>) -> Exit
+where
+    S: FactSource,
+    E: StdError + Send + Sync + 'static,
+{
+    log_to_stderr(args.quiet, args.verbose);
+    try_main(args, attach).unwrap_or_else(|error| {
+        complain(&error);
+        Exit::Error
+    })
+}
+
+fn try_main<S, E>(
+    args: &TraceArgs,
+    attach: impl FnOnce(Options) -> Result<S, E>,
+) -> anyhow::Result<Exit>
+where
+    S: FactSource,
+    E: StdError + Send + Sync + 'static,
+{
+    let plan = Plan::new(args);
+    if let Some(obstacle) = check::obstacle() {
+        anyhow::bail!("{obstacle}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let exit = runtime.block_on(async {
+        // Until hooks are attached, a signal may simply end the program.
+        let source = attach(plan.options)
+            .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
+        let events = events::watch().context("cannot watch for signals")?;
+        run(source, plan, standard_streams(args), events).await
+    });
+    // A blocked read of some library thread must not hold up the end.
+    runtime.shutdown_background();
+    exit
+}
+
+fn standard_streams(args: &TraceArgs) -> Io {
+    let stdout = io::stdout();
+    let out: Box<dyn Output> = match args.output {
+        Form::Json => Box::new(JsonLines::new(stdout)),
+        Form::Text => {
+            let style = Style {
+                colour: colour(args.color, &stdout),
+                zone: TimeZone::system(),
+                verbosity: Plan::new(args).verbosity,
+            };
+            Box::new(Text::new(stdout, style))
+        }
+    };
+    Io {
+        out,
+        messages: Box::new(io::stderr()),
+        tone: tone(args.color),
+        enricher: Enricher::default(),
+        look_at_clocks,
+    }
+}
+
+/// Traces until something ends it, and says what was found.
+///
+/// # Errors
+/// If the command cannot be started, or an output cannot be written. A source that fails on the
+/// way still gives a summary, and [`Exit::Error`].
+pub async fn run<S: FactSource>(
+    mut source: S,
+    plan: Plan,
+    io: Io,
+    mut events: mpsc::Receiver<Event>,
+) -> anyhow::Result<Exit> {
+    let mut session = Session::new(&plan, io);
+    let mut facts = Vec::new();
+    let begun = session.start(&plan, source.tier(), source.hooks());
+    let mut end = match begun {
+        Ok(()) => watch(&mut source, &plan, &mut session, &mut facts, &mut events).await?,
+        Err(error) => End::output(error)?,
+    };
+    let hooks = source.hooks().to_vec();
+    source.finish(&mut facts).await;
+    if end.reason != StopReason::ReaderGone
+        && let Err(error) = session.take(&mut facts, |_| {})
+    {
+        end.reason = End::output(error)?.reason;
+    }
+    session.stop(end, &hooks)
+}
+
+/// Why a trace ended.
+#[derive(Debug)]
+struct End {
+    reason: StopReason,
+    command: Option<CommandEnd>,
+    error: Option<String>,
+}
+
+impl End {
+    fn because(reason: StopReason) -> Self {
+        Self {
+            reason,
+            command: None,
+            error: None,
+        }
+    }
+
+    /// A closed pipe ends a trace quietly; anything else is an error.
+    fn output(error: io::Error) -> anyhow::Result<Self> {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Ok(Self::because(StopReason::ReaderGone))
+        } else {
+            Err(error).context("cannot write to standard output")
+        }
+    }
+}
+
+/// The loop: facts in, until something ends it.
+async fn watch<S: FactSource>(
+    source: &mut S,
+    plan: &Plan,
+    session: &mut Session,
+    facts: &mut Vec<Fact>,
+    events: &mut mpsc::Receiver<Event>,
+) -> anyhow::Result<End> {
+    let mut child = match plan.command.is_empty() {
+        true => None,
+        false => Some(child::spawn(&plan.command)?),
+    };
+    let pid = child.as_ref().and_then(tokio::process::Child::id);
+    let mut command = pin!(async {
+        match &mut child {
+            Some(child) => child.wait().await,
+            None => std::future::pending().await,
+        }
+    });
+    let mut deadline = pin!(after(plan.duration));
+    let mut end = loop {
+        let ended = tokio::select! {
+            biased;
+            Some(event) = events.recv() => on_event(event, pid, session),
+            status = &mut command => Some(on_command_end(status)),
+            () = &mut deadline => Some(End::because(StopReason::Duration)),
+            result = source.next_facts(facts) => result.err().map(|error| End {
+                error: Some(escape(chain(&error).as_bytes())),
+                ..End::because(StopReason::Error)
+            }),
+        };
+        // Whatever a wait that was given up had already delivered counts as well.
+        if let Err(error) = session.take(facts, |inode| source.settled(inode)) {
+            break End::output(error)?;
+        }
+        if let Some(end) = ended {
+            break end;
+        }
+        if session.has_enough() {
+            break End::because(StopReason::StopAfter);
+        }
+    };
+    if pid.is_some() && end.command.is_none() {
+        end.command = Some(CommandEnd {
+            status: None,
+            signal: None,
+        });
+    }
+    Ok(end)
+}
+
+async fn after(duration: Option<std::time::Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A signal ends the trace; but while a command runs, the command is what ends it: its last syncs
+/// on the way out matter most.
+fn on_event(event: Event, command: Option<u32>, session: &mut Session) -> Option<End> {
+    match (event, command) {
+        (Event::ReaderGone, _) => Some(End::because(StopReason::ReaderGone)),
+        (_, None) => Some(End::because(StopReason::Signal)),
+        (event, Some(pid)) => {
+            // From the terminal it got SIGINT itself.
+            if event == Event::Terminate {
+                terminate(pid);
+            }
+            session.say("waiting for the command to end; once more ends now");
+            None
+        }
+    }
+}
+
+fn terminate(pid: u32) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended by itself in this moment.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+fn on_command_end(status: io::Result<ExitStatus>) -> End {
+    match status {
+        Ok(status) => End {
+            command: Some(child::end(status)),
+            ..End::because(StopReason::Command)
+        },
+        Err(error) => End {
+            error: Some(format!("cannot wait for the command: {error}")),
+            ..End::because(StopReason::Error)
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

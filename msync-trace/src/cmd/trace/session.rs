@@ -1,0 +1,267 @@
+//! One trace, without its waiting: facts go in, records and messages come out, and at the end the
+//! verdict on the whole run.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+};
+
+use anyhow::Context;
+
+use super::{End, Filter, Plan, tally::Tally};
+use crate::{
+    cmd::Exit,
+    correlate::{Config, Correlator},
+    enrich::{Enricher, machine},
+    model::{Change, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Verdict},
+    output::{self, Output, Tone, Verbosity},
+    schema::{
+        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, Record, Start, Stop, StopReason,
+        WallTime,
+    },
+    source::{HookState, HookStatus, Tier},
+};
+
+/// Where a trace writes, and what it looks at besides its facts.
+pub struct Io {
+    /// Findings.
+    pub out: Box<dyn Output>,
+    /// Everything else.
+    pub messages: Box<dyn Write>,
+    /// How messages look.
+    pub tone: Tone,
+    /// Adds names to incidents.
+    pub enricher: Enricher,
+    /// Reads both clocks.
+    pub look_at_clocks: fn() -> (MonoTime, WallTime),
+}
+
+/// One trace.
+pub(super) struct Session {
+    io: Io,
+    clock: Clock,
+    correlator: Correlator,
+    filter: Filter,
+    stop_after: Option<u64>,
+    verbosity: Verbosity,
+    began: MonoTime,
+    tally: Tally,
+    /// Incidents that the filter left out: their changes are left out as well.
+    hidden: BTreeSet<IncidentId>,
+    facts: u64,
+    verdicts: Vec<Verdict>,
+}
+
+impl Session {
+    pub(super) fn new(plan: &Plan, io: Io) -> Self {
+        let (mono, wall) = (io.look_at_clocks)();
+        Self {
+            io,
+            clock: Clock::new(mono, wall),
+            correlator: Correlator::new(Config {
+                calls: plan.calls.iter().copied().collect(),
+                include_async: plan.options.include_async,
+                ..Config::default()
+            }),
+            filter: plan.filter.clone(),
+            stop_after: plan.stop_after,
+            verbosity: plan.verbosity,
+            began: mono,
+            tally: Tally::default(),
+            hidden: BTreeSet::new(),
+            facts: 0,
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// Says that tracing has begun.
+    pub(super) fn start(
+        &mut self,
+        plan: &Plan,
+        tier: Tier,
+        hooks: &[HookStatus],
+    ) -> io::Result<()> {
+        let machine = machine();
+        let start = Start {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            kernel: machine.kernel,
+            boot_id: machine.boot_id,
+            host: machine.host,
+            tier: tier.name().to_owned(),
+            hooks: hooks.iter().map(HookRecord::from).collect(),
+            wall_minus_mono_ns: self.clock.offset_now(),
+            calls: plan.calls.clone(),
+            filters: self.filter.asked().clone(),
+            command: (!plan.command.is_empty()).then(|| {
+                plan.command
+                    .iter()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect()
+            }),
+        };
+        if self.verbosity > Verbosity::Quiet {
+            self.say(&output::started(&start));
+        }
+        let missing = missing_hooks(hooks);
+        if !missing.is_empty() {
+            let names: Vec<_> = missing.iter().map(|hook| hook.name.as_str()).collect();
+            self.say(&format!(
+                "warning: incomplete from the start, hooks are missing: {} \
+                 (`msync-trace check --attach` says why)",
+                output::escape(names.join(", ").as_bytes())
+            ));
+        }
+        self.show(self.began, Body::Start(Box::new(start)))
+    }
+
+    /// Takes in facts, in the order of their times, and shows what follows from them. Tells
+    /// `settled` which inodes need not be followed any more.
+    pub(super) fn take(
+        &mut self,
+        facts: &mut Vec<Fact>,
+        mut settled: impl FnMut(&InodeKey),
+    ) -> io::Result<()> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let (mono, wall) = (self.io.look_at_clocks)();
+        self.clock.observe(mono, wall);
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        for fact in facts.drain(..) {
+            self.facts += 1;
+            self.correlator.apply(&fact, &mut verdicts);
+            for verdict in verdicts.drain(..) {
+                match verdict {
+                    Verdict::Incident(incident) => self.incident(&incident)?,
+                    Verdict::Change(change) => self.change(&change)?,
+                    Verdict::Incomplete { at, loss } => self.lost(at, loss)?,
+                    Verdict::Settled { inode } => settled(&inode),
+                }
+            }
+        }
+        self.verdicts = verdicts;
+        Ok(())
+    }
+
+    /// Whether as many incidents were reported as were asked for.
+    pub(super) fn has_enough(&self) -> bool {
+        self.stop_after
+            .is_some_and(|enough| self.tally.totals().incidents >= enough)
+    }
+
+    /// A message on standard error. Nobody to tell if it is closed.
+    pub(super) fn say(&mut self, message: &str) {
+        let _ = writeln!(self.io.messages, "msync-trace: {message}");
+    }
+
+    /// Says what was found, and whether everything was seen.
+    pub(super) fn stop(mut self, end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
+        let (now, _) = (self.io.look_at_clocks)();
+        let missing_hooks = missing_hooks(hooks);
+        let complete = self.correlator.complete()
+            && missing_hooks.is_empty()
+            && end.reason != StopReason::Error;
+        let exit = exit(end.reason, self.tally.totals().incidents, complete);
+        let seen = self.correlator.totals();
+        let stop = Stop {
+            reason: end.reason,
+            duration_ns: now.0.saturating_sub(self.began.0),
+            totals: self.tally.totals(),
+            facts: self.facts,
+            outstanding_inodes: seen.outstanding,
+            complete,
+            lost: seen
+                .losses
+                .iter()
+                .map(|(&cause, &count)| Lost { cause, count })
+                .collect(),
+            missing_hooks,
+            command: end.command,
+            error: end.error,
+            exit_status: exit as u8,
+        };
+        if self.verbosity > Verbosity::Quiet {
+            let summary = output::summary(&stop, self.io.tone);
+            let _ = self.io.messages.write_all(summary.as_bytes());
+        } else if let Some(error) = &stop.error {
+            self.say(error);
+        }
+        if end.reason == StopReason::ReaderGone {
+            return Ok(exit);
+        }
+        match self.show(now, Body::Stop(Box::new(stop))) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write to standard output")
+            }
+            _ => Ok(exit),
+        }
+    }
+
+    fn incident(&mut self, incident: &Incident) -> io::Result<()> {
+        let record = self.io.enricher.incident(incident, &self.clock);
+        let wanted = match &record.body {
+            Body::Incident(described) => self.filter.wants(described),
+            _ => true,
+        };
+        if !wanted || self.has_enough() {
+            self.hidden.insert(incident.id);
+            return Ok(());
+        }
+        self.tally.incident(incident);
+        self.io.out.show(&record)
+    }
+
+    fn change(&mut self, change: &Change) -> io::Result<()> {
+        if self.hidden.contains(&change.id) {
+            return Ok(());
+        }
+        self.tally.change(change.kind);
+        let record = ChangeRecord {
+            incident: change.id,
+            change: change.kind,
+        };
+        self.show(change.at, Body::Change(record))
+    }
+
+    fn lost(&mut self, at: MonoTime, loss: Lost) -> io::Result<()> {
+        let first = self.correlator.totals().losses.get(&loss.cause) == Some(&loss.count);
+        if first || self.verbosity == Verbosity::Verbose {
+            let why = output::loss_sentence(loss.cause);
+            self.say(&format!(
+                "warning: something was not seen from here on: {why} ({}x)",
+                loss.count
+            ));
+        }
+        self.show(at, Body::Lost(loss))
+    }
+
+    fn show(&mut self, at: MonoTime, body: Body) -> io::Result<()> {
+        let head = Head::at(at, &self.clock);
+        self.io.out.show(&Record { head, body })
+    }
+}
+
+/// Hooks that cannot be had here and that nothing else makes up for.
+fn missing_hooks(hooks: &[HookStatus]) -> Vec<Explanation> {
+    hooks
+        .iter()
+        .filter_map(|hook| match &hook.state {
+            HookState::Unavailable(reason) => Some(Explanation {
+                name: hook.name.to_owned(),
+                reason: reason.clone(),
+            }),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The contract with scripts.
+fn exit(reason: StopReason, incidents: u64, complete: bool) -> Exit {
+    match (reason, incidents, complete) {
+        (StopReason::Error, _, _) => Exit::Error,
+        (_, 1.., _) => Exit::Found,
+        (_, 0, true) => Exit::Nothing,
+        (_, 0, false) => Exit::Incomplete,
+    }
+}

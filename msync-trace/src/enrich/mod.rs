@@ -1,0 +1,159 @@
+//! Adds to a verdict what the kernel side could not know: where a filesystem is mounted, what a
+//! device is called, which program and container a process is.
+//!
+//! Comes after the verdict and can only add: a look-up that fails gives `None`, never an error,
+//! and never hides an incident. Nothing is guessed: a process is only described when it is
+//! certainly still the same process.
+
+mod container;
+mod device;
+mod machine;
+mod mounts;
+mod process;
+
+use std::path::{Path, PathBuf};
+
+pub use machine::{Machine, look_at_clocks, machine};
+
+use crate::{
+    model::{FileView, Incident},
+    schema::{
+        Body, Clock, FileRecord, Head, IncidentRecord, Moment, Name, PathFrom, ProcessRecord,
+        Record,
+    },
+};
+use mounts::Mounts;
+
+/// Looks things up below `/proc` and `/sys`.
+#[derive(Clone, Debug)]
+pub struct Enricher {
+    proc: PathBuf,
+    sys: PathBuf,
+}
+
+impl Default for Enricher {
+    fn default() -> Self {
+        Self::below(Path::new("/"))
+    }
+}
+
+impl Enricher {
+    /// With another root in the place of `/`: for tests, and for containers that see the host's
+    /// `/proc` elsewhere.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self {
+            proc: root.join("proc"),
+            sys: root.join("sys"),
+        }
+    }
+
+    /// The record of an incident.
+    #[must_use]
+    pub fn incident(&self, incident: &Incident, clock: &Clock) -> Record {
+        let process = self.process(incident);
+        let record = IncidentRecord {
+            incident: incident.id,
+            error: incident.errno,
+            file: self.file(incident),
+            ranges: incident.ranges.clone(),
+            bytes: incident.bytes(),
+            evidence: incident.evidence,
+            told: incident.told,
+            coverage: incident.coverage,
+            in_memory: incident.in_memory,
+            first_failed: Moment::at(incident.failed_at, clock),
+            last_failed: Moment::at(incident.last_failed_at, clock),
+            writer: incident.writer.clone(),
+            call: incident.call,
+            requested: incident.requested,
+            process,
+        };
+        Record {
+            head: Head::at(incident.synced_at, clock),
+            body: Body::Incident(Box::new(record)),
+        }
+    }
+
+    fn process(&self, incident: &Incident) -> ProcessRecord {
+        let found = process::describe(&self.proc, incident.task.process).unwrap_or_default();
+        ProcessRecord {
+            task: incident.task.clone(),
+            exe: found.exe,
+            container: found.cgroup.as_ref().and_then(container::of_cgroup),
+            cgroup: found.cgroup,
+        }
+    }
+
+    fn file(&self, incident: &Incident) -> FileRecord {
+        let view = &incident.file;
+        let place = self.place(incident);
+        FileRecord {
+            path: place.path,
+            path_from: place.path_from,
+            deleted: view.deleted,
+            mount: place.mount,
+            fs_type: view.fs_type.clone(),
+            device: view
+                .dev_name
+                .clone()
+                .or_else(|| device::name(&self.sys, view.dev?)),
+            dev: view.dev,
+            inode: incident.inode,
+        }
+    }
+
+    fn place(&self, incident: &Incident) -> Place {
+        let view = &incident.file;
+        let Some(path) = &view.path else {
+            return Place::default();
+        };
+        if view.from_root {
+            return Place {
+                mount: self.mount_seen_by_caller(incident, view, path),
+                path: Some(Name(path.clone())),
+                path_from: Some(PathFrom::Caller),
+            };
+        }
+        let ours = Mounts::read(&self.proc.join("self/mountinfo"));
+        match view.dev.and_then(|dev| ours.showing(dev, path)) {
+            Some(mount) => Place {
+                path: Some(Name(mount.spell(path))),
+                path_from: Some(PathFrom::Mount),
+                mount: Some(Name(mount.point.clone())),
+            },
+            None => Place {
+                path: Some(Name(path.clone())),
+                path_from: Some(PathFrom::Filesystem),
+                mount: None,
+            },
+        }
+    }
+
+    /// The mount point in the view of the process, or in ours if the process is gone; both must
+    /// show the right device at the right place.
+    fn mount_seen_by_caller(
+        &self,
+        incident: &Incident,
+        view: &FileView,
+        path: &[u8],
+    ) -> Option<Name> {
+        let dev = view.dev?;
+        let caller = process::mountinfo(&self.proc, incident.task.process);
+        let mounts = caller.unwrap_or_else(|| self.proc.join("self/mountinfo"));
+        let mounts = Mounts::read(&mounts);
+        mounts
+            .holding(dev, path)
+            .map(|mount| Name(mount.point.clone()))
+    }
+}
+
+#[derive(Default)]
+struct Place {
+    path: Option<Name>,
+    path_from: Option<PathFrom>,
+    mount: Option<Name>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! `/proc/PID/mountinfo`: which part of which filesystem is shown where.
+
+use std::{fs, path::Path};
+
+use crate::schema::parse_dev;
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    /// The superblock's device number (`s_dev`; on btrfs an anonymous one, the same for all its
+    /// subvolumes, unlike `st_dev`).
+    dev: u32,
+    /// The directory of the filesystem that is shown.
+    root: Vec<u8>,
+    /// Where.
+    pub(super) point: Vec<u8>,
+}
+
+impl Mount {
+    /// A path of the filesystem, as this mount shows it. The path must be below `root`.
+    pub(super) fn spell(&self, path_in_fs: &[u8]) -> Vec<u8> {
+        let below = below(&self.root, path_in_fs).unwrap_or(path_in_fs);
+        let mut out = self.point.clone();
+        if out.last() == Some(&b'/') {
+            out.pop();
+        }
+        if !below.is_empty() && below[0] != b'/' {
+            out.push(b'/');
+        }
+        out.extend_from_slice(below);
+        out
+    }
+}
+
+/// A mount table, in the order of mounting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mounts(Vec<Mount>);
+
+impl Mounts {
+    /// Empty if it cannot be read; a line that cannot be understood is left out.
+    pub(super) fn read(mountinfo: &Path) -> Self {
+        let text = fs::read(mountinfo).unwrap_or_default();
+        Self(text.split(|b| *b == b'\n').filter_map(parse).collect())
+    }
+
+    /// A mount that shows this path of the filesystem: the one with the most of the filesystem,
+    /// and the oldest of these.
+    pub(super) fn showing(&self, dev: u32, path_in_fs: &[u8]) -> Option<&Mount> {
+        self.0
+            .iter()
+            .filter(|mount| mount.dev == dev && below(&mount.root, path_in_fs).is_some())
+            .min_by_key(|mount| mount.root.len())
+    }
+
+    /// The mount that a path of this namespace lies on: the deepest, and the newest of these,
+    /// which covers the others. Only if it is one of this device.
+    pub(super) fn holding(&self, dev: u32, path: &[u8]) -> Option<&Mount> {
+        self.0
+            .iter()
+            .filter(|mount| below(&mount.point, path).is_some())
+            .max_by_key(|mount| mount.point.len())
+            .filter(|mount| mount.dev == dev)
+    }
+}
+
+/// The rest of `path` below the directory, beginning with its slash (or empty for the directory
+/// itself); `None` if it is not below.
+fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
+    let directory = directory.strip_suffix(b"/").unwrap_or(directory);
+    let rest = path.strip_prefix(directory)?;
+    (rest.is_empty() || rest[0] == b'/').then_some(rest)
+}
+
+/// `36 35 98:0 /root /point options ...` (proc_pid_mountinfo(5)).
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|b| *b == b' ');
+    let dev = parse_dev(std::str::from_utf8(fields.nth(2)?).ok()?)?;
+    let root = unescape(fields.next()?);
+    let point = unescape(fields.next()?);
+    Some(Mount { dev, root, point })
+}
+
+/// The kernel writes space, tab, newline and backslash as `\040` and so on (`mangle_path`).
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after
+            .first_chunk::<3>()
+            .filter(|digits| byte == b'\\' && digits.iter().all(|d| matches!(d, b'0'..=b'7')))
+            .and_then(|d| u8::try_from(d.iter().fold(0, |n, d| n * 8 + u32::from(d - b'0'))).ok());
+        match octal {
+            Some(byte) => {
+                out.push(byte);
+                rest = &after[3..];
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}

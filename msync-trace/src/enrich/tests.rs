@@ -1,0 +1,202 @@
+//! What is added to an incident, on a made-up machine.
+
+use std::{fs, os::unix::fs::symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::{
+    ByteRange, Call, Coverage, Errno, Evidence, FileSystemId, InMemory, IncidentId, InodeKey,
+    MonoTime, ProcessId, Task, ToldWho,
+};
+use crate::schema::WallTime;
+
+const SDA1: u32 = (8 << 20) | 1;
+
+/// A root with one process (4321, started 100 s after boot) and three mounts.
+fn made_up_machine() -> (TempDir, Enricher) {
+    let root = tempfile::tempdir().unwrap();
+    let process = root.path().join("proc/4321");
+    fs::create_dir_all(&process).unwrap();
+    fs::create_dir_all(root.path().join("proc/self")).unwrap();
+    let stat = "4321 (db) S 1 4321 4321 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 10000 1 2 3\n";
+    fs::write(process.join("stat"), stat).unwrap();
+    fs::write(process.join("cgroup"), "0::/system.slice/db.service\n").unwrap();
+    symlink("/usr/bin/db", process.join("exe")).unwrap();
+    let mountinfo = "\
+        22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+        30 22 8:1 /srv/my\\040data /data rw - ext4 /dev/sda1 rw\n\
+        31 22 0:40 /subvol /pool rw - btrfs /dev/sdb rw\n";
+    fs::write(root.path().join("proc/self/mountinfo"), mountinfo).unwrap();
+    fs::write(process.join("mountinfo"), mountinfo).unwrap();
+    let device = root.path().join("sys/dev/block/8:1");
+    fs::create_dir_all(&device).unwrap();
+    fs::write(device.join("uevent"), "MAJOR=8\nMINOR=1\nDEVNAME=sda1\n").unwrap();
+    let enricher = Enricher::below(root.path());
+    (root, enricher)
+}
+
+fn incident(start_time: u64, file: FileView) -> Incident {
+    Incident {
+        id: IncidentId(1),
+        inode: InodeKey {
+            fs: FileSystemId::Device(SDA1),
+            ino: 12,
+            generation: 1,
+            subvolume: 0,
+        },
+        ranges: vec![ByteRange::new(0, 4096).unwrap()],
+        errno: Errno::EIO,
+        failed_at: MonoTime(1),
+        last_failed_at: MonoTime(1),
+        writer: None,
+        synced_at: MonoTime(2),
+        call: Call::Msync,
+        requested: ByteRange::ALL,
+        task: Task {
+            process: ProcessId {
+                pid: 4321,
+                start_time,
+            },
+            tid: 4321,
+            uid: 0,
+            comm: b"db".to_vec(),
+            cgroup: 0,
+            kernel_thread: false,
+        },
+        told: ToldWho::Nobody,
+        coverage: Coverage::Inside,
+        evidence: Evidence::Page,
+        in_memory: InMemory::Yes,
+        file,
+    }
+}
+
+fn enriched(enricher: &Enricher, incident: &Incident) -> IncidentRecord {
+    let clock = Clock::new(MonoTime(0), WallTime(0));
+    match enricher.incident(incident, &clock).body {
+        Body::Incident(record) => *record,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn view(path: &str, from_root: bool, dev: u32) -> FileView {
+    FileView {
+        path: Some(path.into()),
+        from_root,
+        dev: Some(dev),
+        ..FileView::default()
+    }
+}
+
+fn shown(record: &IncidentRecord) -> (String, Option<PathFrom>, Option<String>) {
+    let text = |name: &Option<Name>| name.as_ref().map(|name| name.lossy().into_owned());
+    (
+        text(&record.file.path).unwrap_or_default(),
+        record.file.path_from,
+        text(&record.file.mount),
+    )
+}
+
+#[test]
+fn the_same_process_is_described() {
+    let (_root, enricher) = made_up_machine();
+    let record = enriched(&enricher, &incident(100_004_000_000, FileView::default()));
+    assert_eq!(record.process.exe, Some(Name::from("/usr/bin/db")));
+    assert_eq!(
+        record.process.cgroup,
+        Some(Name::from("/system.slice/db.service"))
+    );
+}
+
+#[test]
+fn a_later_process_with_the_same_number_is_never_blamed() {
+    let (_root, enricher) = made_up_machine();
+    for other in [99_000_000_000, 0] {
+        let record = enriched(&enricher, &incident(other, FileView::default()));
+        assert_eq!(record.process.exe, None, "started at {other}");
+        assert_eq!(record.process.cgroup, None);
+    }
+}
+
+#[test]
+fn the_callers_path_is_kept_and_its_mount_found() {
+    let (_root, enricher) = made_up_machine();
+    let record = enriched(
+        &enricher,
+        &incident(100_000_000_000, view("/data/x", true, SDA1)),
+    );
+    assert_eq!(
+        shown(&record),
+        (
+            "/data/x".into(),
+            Some(PathFrom::Caller),
+            Some("/data".into())
+        )
+    );
+    assert_eq!(record.file.device.as_deref(), Some("sda1"));
+}
+
+#[test]
+fn a_path_below_the_filesystem_is_shown_below_a_mount_that_has_it() {
+    let (_root, enricher) = made_up_machine();
+    let record = enriched(&enricher, &incident(0, view("/srv/my data/x", false, SDA1)));
+    assert_eq!(
+        shown(&record),
+        (
+            "/srv/my data/x".into(),
+            Some(PathFrom::Mount),
+            Some("/".into())
+        )
+    );
+    let btrfs = 40;
+    let record = enriched(&enricher, &incident(0, view("/subvol/x", false, btrfs)));
+    assert_eq!(
+        shown(&record),
+        (
+            "/pool/x".into(),
+            Some(PathFrom::Mount),
+            Some("/pool".into())
+        )
+    );
+    // A subvolume that is mounted nowhere, and one that only begins with the same letters.
+    for path in ["/other/x", "/subvolume/x"] {
+        let record = enriched(&enricher, &incident(0, view(path, false, btrfs)));
+        assert_eq!(
+            shown(&record),
+            (path.into(), Some(PathFrom::Filesystem), None)
+        );
+    }
+}
+
+#[test]
+fn nothing_to_look_up_is_no_error() {
+    let enricher = Enricher::below(Path::new("/nonexistent"));
+    let record = enriched(&enricher, &incident(5, view("/x", false, SDA1)));
+    assert_eq!(
+        shown(&record),
+        ("/x".into(), Some(PathFrom::Filesystem), None)
+    );
+    assert_eq!(record.file.device, None);
+}
+
+/// On the real `/proc`, for the one process that surely exists.
+#[test]
+#[cfg(target_os = "linux")]
+fn our_own_start_time_is_recognised() {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_ascii_whitespace()
+        .nth(19)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mut own = incident(ticks * 10_000_000 + 1_000, FileView::default());
+    own.task.process.pid = std::process::id();
+    let record = enriched(&Enricher::default(), &own);
+    let exe = std::env::current_exe().unwrap();
+    assert_eq!(record.process.exe.unwrap().lossy(), exe.to_string_lossy());
+}

@@ -1,0 +1,14 @@
+//! msync-trace tells people when their kernel said "your data is safe" and it was not.
+//!
+//! Rooms, and who may import whom: model ← correlate, schema ← source, enrich, output, store ←
+//! check ← cmd ← main. `tests/layers.rs` holds that rule.
+
+pub mod check;
+pub mod cli;
+pub mod cmd;
+pub mod correlate;
+pub mod enrich;
+pub mod model;
+pub mod output;
+pub mod schema;
+pub mod source;

@@ -1,0 +1,65 @@
+//! The `msync-trace` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use msync_trace::{
+    cli::{Cli, Command},
+    cmd,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Trace(cli.trace)) {
+        Command::Trace(args) => cmd::trace::main(&args, live::attach),
+        Command::Check(args) => cmd::check::main(&args, live::probe, live::look),
+        Command::Selftest(args) => cmd::selftest::main(&args, live::attach),
+    }
+    .into()
+}
+
+/// Where live facts come from on this system.
+#[cfg(target_os = "linux")]
+mod live {
+    use msync_trace::source::{
+        HookStatus, Options,
+        ebpf::{self, AttachError, Tracer},
+    };
+
+    pub fn attach(options: Options) -> Result<Tracer, AttachError> {
+        Tracer::attach(ebpf::Options {
+            tier: options.tier,
+            include_async: options.include_async,
+            ..ebpf::Options::default()
+        })
+    }
+
+    pub fn probe() -> Result<Vec<HookStatus>, AttachError> {
+        ebpf::probe_hooks(None).map(|(_, hooks)| hooks)
+    }
+
+    pub fn look() -> Vec<HookStatus> {
+        ebpf::possible_hooks()
+    }
+}
+
+/// Where live facts come from on this system: nowhere.
+#[cfg(not(target_os = "linux"))]
+mod live {
+    use msync_trace::source::{
+        HookStatus, Options,
+        absent::{Absent, NoSource},
+    };
+
+    pub fn attach(options: Options) -> Result<Absent, NoSource> {
+        Absent::attach(options)
+    }
+
+    pub fn probe() -> Result<Vec<HookStatus>, NoSource> {
+        Absent::probe()
+    }
+
+    pub fn look() -> Vec<HookStatus> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,26 @@
+//! How records are shown: one file per form.
+//!
+//! This room turns records into text or JSON lines and knows nothing about where they come from.
+
+use std::io;
+
+use crate::schema::Record;
+
+mod escape;
+mod json;
+mod message;
+mod text;
+
+pub use escape::escape;
+pub use json::JsonLines;
+pub use message::{Tone, loss_sentence, started, summary};
+pub use text::{Style, Text, Verbosity};
+
+/// Something that shows records, each at once.
+pub trait Output {
+    /// Shows one record; flushed when this returns.
+    ///
+    /// # Errors
+    /// If it cannot be written; `BrokenPipe` if nobody reads any more.
+    fn show(&mut self, record: &Record) -> io::Result<()>;
+}

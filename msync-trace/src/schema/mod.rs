@@ -1,0 +1,26 @@
+//! Facts and incidents as versioned JSON: one record per line, every line says its schema.
+//!
+//! This room knows how the words of the model are spelt in JSON, in both directions. It does not
+//! know where facts come from, reads no clock and prints nothing. `docs/schema/v1.json` describes
+//! the same records for other programs; a test holds the two together.
+
+mod clock;
+mod fact;
+mod json;
+mod names;
+mod record;
+mod words;
+
+pub use clock::{Clock, WallTime};
+pub use json::{from_line, is_unprintable, to_line};
+pub use names::{BadSpelling, Name};
+pub use record::{
+    Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
+    IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start, Stop, StopReason,
+    Totals,
+};
+pub use words::{Word, parse_dev, spell_dev};
+
+/// The version of the records in this room. It changes when a field changes its meaning or goes
+/// away; new fields and new record types do not change it.
+pub const SCHEMA: u32 = 1;

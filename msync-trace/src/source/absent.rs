@@ -1,0 +1,55 @@
+//! A source for systems without one: it can be asked, and says so.
+
+use super::{FactSource, HookStatus, Options, Tier};
+use crate::model::{Fact, InodeKey};
+
+/// There is no source of live facts in this build.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this build has no source of live facts; live tracing needs Linux")]
+pub struct NoSource;
+
+/// Cannot be made.
+#[derive(Debug)]
+pub enum Absent {}
+
+impl Absent {
+    /// Never works.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn attach(_options: Options) -> Result<Self, NoSource> {
+        Err(NoSource)
+    }
+
+    /// No hooks to try.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn probe() -> Result<Vec<HookStatus>, NoSource> {
+        Err(NoSource)
+    }
+}
+
+impl FactSource for Absent {
+    type Error = NoSource;
+
+    fn hooks(&self) -> &[HookStatus] {
+        match *self {}
+    }
+
+    fn tier(&self) -> Tier {
+        match *self {}
+    }
+
+    async fn next_facts(&mut self, _into: &mut Vec<Fact>) -> Result<(), NoSource> {
+        match *self {}
+    }
+
+    async fn finish(self, _into: &mut Vec<Fact>) {
+        match self {}
+    }
+
+    fn settled(&mut self, _inode: &InodeKey) {
+        match *self {}
+    }
+}

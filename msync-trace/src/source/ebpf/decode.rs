@@ -1,0 +1,451 @@
+//! Ring records → facts. Pure: bytes in, facts out; no kernel, no clock.
+//!
+//! The records of one sync call are put together here, and what the rings lost is made good from
+//! the kernel's summaries as far as it can be.
+
+use std::collections::{BTreeMap, HashMap};
+
+use msync_trace_ebpf as abi;
+use zerocopy::FromBytes;
+
+use crate::model::{
+    ByteRange, Call, CallId, Discarded, Errno, Evicted, Fact, FactKind, FileId, FileSystemId,
+    FileView, Gone, InodeKey, LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied, SyncReturn,
+    Task, Told, WriteFailed, WriteOk,
+};
+
+/// One ring record, not yet a fact.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A fact by itself.
+    Fact(Fact, abi::InodeKey),
+    /// One inode of a sync call.
+    SyncFile(Box<abi::SyncFile>),
+    /// The call came back.
+    SyncEnd(abi::SyncEnd),
+    /// Names of the file of a sync call.
+    Path(CallId, FileView),
+    /// A kernel module was loaded.
+    Module(String),
+}
+
+impl Record {
+    /// When the hook ran.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        match self {
+            Self::Fact(fact, _) => fact.at.0,
+            Self::SyncFile(record) => record.header.at,
+            Self::SyncEnd(record) => record.header.at,
+            Self::Path(..) | Self::Module(_) => 0,
+        }
+    }
+}
+
+/// Decodes one record; `None` where it is not one of ours.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Record> {
+    let (header, _) = abi::Header::read_from_prefix(bytes).ok()?;
+    let at = MonoTime(header.at);
+    match header.kind {
+        abi::KIND_WRITE_FAILED => write_failed(bytes, at),
+        abi::KIND_WRITE_OK
+        | abi::KIND_REDIRTIED
+        | abi::KIND_DISCARDED
+        | abi::KIND_EVICTED
+        | abi::KIND_GONE => range(bytes, at),
+        abi::KIND_SYNC_FILE => abi::SyncFile::read_from_prefix(bytes)
+            .ok()
+            .map(|(r, _)| Record::SyncFile(Box::new(r))),
+        abi::KIND_SYNC_END => abi::SyncEnd::read_from_prefix(bytes)
+            .ok()
+            .map(|(r, _)| Record::SyncEnd(r)),
+        abi::KIND_TOLD | abi::KIND_OPENED => file_event(bytes, at),
+        abi::KIND_PATH => path(bytes),
+        abi::KIND_MODULE => {
+            let (record, _) = abi::ModuleLoaded::read_from_prefix(bytes).ok()?;
+            Some(Record::Module(text(&record.name)))
+        }
+        _ => None,
+    }
+}
+
+fn write_failed(bytes: &[u8], at: MonoTime) -> Option<Record> {
+    let (record, _) = abi::WriteFailed::read_from_prefix(bytes).ok()?;
+    let kind = FactKind::WriteFailed(WriteFailed {
+        inode: inode_key(&record.inode),
+        range: ByteRange::new(record.start, record.end),
+        errno: Errno::new(record.errno).unwrap_or(Errno::EIO),
+        submitted: (record.submitted != 0).then_some(MonoTime(record.submitted)),
+        eviction_watched: record.flags & abi::FAILED_EVICTION_WATCHED != 0,
+        writer: Some(task(&record.task)),
+        file: file_view(&record.fs, FileView::default()),
+    });
+    Some(Record::Fact(Fact { at, kind }, record.inode))
+}
+
+fn range(bytes: &[u8], at: MonoTime) -> Option<Record> {
+    let (record, _) = abi::Range::read_from_prefix(bytes).ok()?;
+    let inode = inode_key(&record.inode);
+    let range = ByteRange::new(record.start, record.end)?;
+    let kind = match record.header.kind {
+        abi::KIND_WRITE_OK => FactKind::WriteOk(WriteOk { inode, range }),
+        abi::KIND_REDIRTIED => FactKind::Redirtied(Redirtied { inode, range }),
+        abi::KIND_DISCARDED => FactKind::Discarded(Discarded { inode, range }),
+        abi::KIND_EVICTED => FactKind::Evicted(Evicted { inode, range }),
+        _ => FactKind::Gone(Gone {
+            inode,
+            deleted: record.nlink == 0,
+        }),
+    };
+    Some(Record::Fact(Fact { at, kind }, record.inode))
+}
+
+fn file_event(bytes: &[u8], at: MonoTime) -> Option<Record> {
+    let (record, _) = abi::FileEvent::read_from_prefix(bytes).ok()?;
+    let inode = inode_key(&record.inode);
+    let file = FileId(record.file);
+    let kind = if record.header.kind == abi::KIND_OPENED {
+        FactKind::Opened(Opened { inode, file })
+    } else {
+        FactKind::Told(Told {
+            inode,
+            file,
+            errno: Errno::new(record.errno).unwrap_or(Errno::EIO),
+            task: task(&record.task),
+        })
+    };
+    Some(Record::Fact(Fact { at, kind }, record.inode))
+}
+
+/// Names come leaf first, each ended by a NUL.
+fn path(bytes: &[u8]) -> Option<Record> {
+    let (header, names) = abi::PathHeader::read_from_prefix(bytes).ok()?;
+    let names = names.get(..header.len as usize)?;
+    let names: Vec<&[u8]> = names
+        .split(|&b| b == 0)
+        .filter(|name| !name.is_empty())
+        .collect();
+    if names.is_empty() {
+        return Some(Record::Path(CallId(header.call_id), FileView::default()));
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    let from_root = header.truncated == 0;
+    if !from_root {
+        path.splice(0..0, *b"...");
+    }
+    let view = FileView {
+        path: Some(path),
+        from_root,
+        ..FileView::default()
+    };
+    Some(Record::Path(CallId(header.call_id), view))
+}
+
+/// The model's key of a kernel key.
+#[must_use]
+pub fn inode_key(key: &abi::InodeKey) -> InodeKey {
+    InodeKey {
+        fs: if key.uuid == [0; 16] {
+            FileSystemId::Device(key.dev)
+        } else {
+            FileSystemId::Uuid(key.uuid)
+        },
+        ino: key.ino,
+        generation: key.generation,
+        subvolume: key.subvolume,
+    }
+}
+
+/// `PF_KTHREAD` (include/linux/sched.h).
+const PF_KTHREAD: u32 = 0x0020_0000;
+
+fn task(info: &abi::TaskInfo) -> Task {
+    Task {
+        process: ProcessId {
+            pid: info.pid,
+            start_time: info.start_time,
+        },
+        tid: info.tid,
+        uid: info.uid,
+        comm: until_nul(&info.comm).to_vec(),
+        cgroup: info.cgroup,
+        kernel_thread: info.flags & PF_KTHREAD != 0,
+    }
+}
+
+fn file_view(fs: &abi::FileSystem, path: FileView) -> FileView {
+    let name = |bytes: &[u8]| Some(text(bytes)).filter(|name| !name.is_empty());
+    FileView {
+        fs_type: name(&fs.fs_type),
+        dev: (fs.dev != 0).then_some(fs.dev),
+        dev_name: name(&fs.s_id),
+        deleted: fs.nlink == 0,
+        ..path
+    }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(until_nul(bytes)).into_owned()
+}
+
+/// Most calls whose end is waited for, and most paths kept for them.
+const MAX_WAITING: usize = 4096;
+
+/// Turns records, in the order of their times, into facts.
+#[derive(Debug, Default)]
+pub struct Joiner {
+    /// Failures that arrived, by inode: compared with the kernel's own count.
+    failures: HashMap<abi::InodeKey, u64>,
+    /// Sync calls whose end has not come.
+    waiting: BTreeMap<u64, Vec<SyncReturn>>,
+    /// Paths whose sync record has not come.
+    paths: BTreeMap<u64, FileView>,
+}
+
+impl Joiner {
+    /// Takes the next record.
+    pub fn push(&mut self, record: Record, into: &mut Vec<Fact>) {
+        match record {
+            Record::Fact(fact, key) => {
+                if matches!(fact.kind, FactKind::WriteFailed(_)) {
+                    *self.failures.entry(key).or_default() += 1;
+                }
+                into.push(fact);
+            }
+            Record::Path(call, view) => {
+                bound(&mut self.paths);
+                self.paths.insert(call.0, view);
+            }
+            Record::SyncFile(record) => self.sync_file(&record, into),
+            Record::SyncEnd(end) => {
+                for mut fact in self.waiting.remove(&end.call_id).unwrap_or_default() {
+                    fact.error = Errno::from_return(end.ret);
+                    into.push(Fact {
+                        at: MonoTime(end.header.at),
+                        kind: FactKind::SyncReturn(fact),
+                    });
+                }
+            }
+            Record::Module(_) => {}
+        }
+    }
+
+    /// The inode is no longer followed by the kernel side.
+    pub fn forget(&mut self, key: &abi::InodeKey) {
+        self.failures.remove(key);
+    }
+
+    /// Failures of the inode that arrived.
+    #[must_use]
+    pub fn failures_of(&self, key: &abi::InodeKey) -> u64 {
+        self.failures.get(key).copied().unwrap_or(0)
+    }
+
+    fn sync_file(&mut self, record: &abi::SyncFile, into: &mut Vec<Fact>) {
+        let at = MonoTime(record.header.at);
+        let inode = inode_key(&record.inode);
+        let path = self.paths.remove(&record.call_id).unwrap_or_default();
+        let view = file_view(&record.fs, path);
+        self.make_good(record, &view, into);
+        if record.flags & abi::SYNC_ANEW != 0 {
+            into.push(Fact {
+                at,
+                kind: FactKind::Gone(Gone {
+                    inode,
+                    deleted: false,
+                }),
+            });
+        }
+        // What lies past the end of the file now was truncated, whatever hook missed it.
+        let end = record.size.saturating_add(4095) & !4095;
+        if record.state.highest > end
+            && record.state.highest != u64::MAX
+            && let Some(range) = ByteRange::new(end, u64::MAX)
+        {
+            into.push(Fact {
+                at,
+                kind: FactKind::Discarded(Discarded { inode, range }),
+            });
+        }
+        let call = match record.call {
+            abi::CALL_MSYNC => Call::Msync,
+            abi::CALL_MSYNC_ASYNC => Call::MsyncAsync,
+            abi::CALL_FSYNC => Call::Fsync,
+            abi::CALL_FDATASYNC => Call::Fdatasync,
+            abi::CALL_IO_URING => Call::IoUring,
+            _ => Call::Nfsd,
+        };
+        let mut fact = SyncReturn {
+            inode,
+            file: Some(FileId(record.file)),
+            call,
+            id: CallId(record.call_id),
+            range: ByteRange::new(record.start, record.end).unwrap_or(ByteRange::ALL),
+            error: None,
+            pending: record.flags & abi::SYNC_PENDING != 0,
+            task: task(&record.task),
+            file_view: view,
+        };
+        if record.flags & abi::SYNC_ALONE != 0 {
+            if record.flags & abi::SYNC_FAILED != 0 {
+                fact.error = Some(Errno::EIO);
+            }
+            into.push(Fact {
+                at,
+                kind: FactKind::SyncReturn(fact),
+            });
+            return;
+        }
+        bound(&mut self.waiting);
+        self.waiting.entry(record.call_id).or_default().push(fact);
+    }
+
+    /// The kernel counted more failures than arrived: the ring was full. The inode is known to
+    /// have failed, the bytes are not.
+    fn make_good(&mut self, record: &abi::SyncFile, view: &FileView, into: &mut Vec<Fact>) {
+        let arrived = self.failures.entry(record.inode).or_default();
+        if record.state.failures <= *arrived {
+            return;
+        }
+        let count = record.state.failures - *arrived;
+        *arrived = record.state.failures;
+        let at = MonoTime(record.state.last_at.min(record.header.at));
+        into.push(Fact {
+            at,
+            kind: FactKind::WriteFailed(WriteFailed {
+                inode: inode_key(&record.inode),
+                range: None,
+                errno: Errno::new(record.state.errno).unwrap_or(Errno::EIO),
+                submitted: None,
+                eviction_watched: false,
+                writer: None,
+                file: view.clone(),
+            }),
+        });
+        into.push(Fact {
+            at,
+            kind: FactKind::Lost(Lost {
+                cause: LossCause::ErrorRingFull,
+                count,
+            }),
+        });
+    }
+}
+
+/// Drops the oldest entries past the limit: calls that never came back (the thread was killed, or
+/// their end was lost).
+fn bound<V>(map: &mut BTreeMap<u64, V>) {
+    while map.len() >= MAX_WAITING {
+        map.pop_first();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+
+    fn header(kind: u32, at: u64) -> abi::Header {
+        abi::Header { kind, hook: 0, at }
+    }
+
+    #[test]
+    fn a_record_cut_at_any_byte_is_refused_not_misread() {
+        let mut record = abi::WriteFailed::new_zeroed();
+        record.header = header(abi::KIND_WRITE_FAILED, 7);
+        let bytes = record.as_bytes();
+        for len in 0..bytes.len() {
+            assert!(decode(&bytes[..len]).is_none(), "{len} bytes");
+        }
+        assert!(decode(bytes).is_some());
+    }
+
+    #[test]
+    fn an_msync_over_two_files_has_one_verdict_for_both() {
+        let mut joiner = Joiner::default();
+        let mut facts = Vec::new();
+        for ino in [11, 12] {
+            let mut file = abi::SyncFile::new_zeroed();
+            file.header = header(abi::KIND_SYNC_FILE, 100);
+            file.inode.ino = ino;
+            file.call = abi::CALL_MSYNC;
+            file.call_id = 5;
+            file.end = 4096;
+            file.size = 4096;
+            joiner.push(decode(file.as_bytes()).unwrap(), &mut facts);
+        }
+        assert!(facts.is_empty(), "nothing is known before the call returns");
+        let end = abi::SyncEnd {
+            header: header(abi::KIND_SYNC_END, 200),
+            call_id: 5,
+            ret: -5,
+        };
+        joiner.push(decode(end.as_bytes()).unwrap(), &mut facts);
+        assert_eq!(facts.len(), 2);
+        for fact in &facts {
+            assert_eq!(fact.at, MonoTime(200));
+            let FactKind::SyncReturn(sync) = &fact.kind else {
+                panic!("{fact:?}")
+            };
+            assert_eq!(sync.error, Some(Errno::EIO));
+        }
+    }
+
+    #[test]
+    fn failures_that_the_ring_dropped_are_made_good_from_the_summary() {
+        let mut joiner = Joiner::default();
+        let mut facts = Vec::new();
+        let mut file = abi::SyncFile::new_zeroed();
+        file.header = header(abi::KIND_SYNC_FILE, 100);
+        file.call = abi::CALL_FSYNC;
+        file.flags = abi::SYNC_ALONE;
+        file.size = 1 << 20;
+        file.end = u64::MAX;
+        file.state.failures = 3;
+        file.state.errno = 28;
+        file.state.last_at = 90;
+        joiner.push(decode(file.as_bytes()).unwrap(), &mut facts);
+        assert!(matches!(
+            &facts[0].kind,
+            FactKind::WriteFailed(WriteFailed {
+                range: None,
+                errno: Errno::ENOSPC,
+                ..
+            })
+        ));
+        assert!(matches!(
+            &facts[1].kind,
+            FactKind::Lost(Lost {
+                cause: LossCause::ErrorRingFull,
+                count: 3
+            })
+        ));
+        assert!(matches!(&facts[2].kind, FactKind::SyncReturn(_)));
+    }
+
+    #[test]
+    fn names_are_put_together_from_the_leaf_up() {
+        let mut header_record = abi::PathHeader::new_zeroed();
+        header_record.header = header(abi::KIND_PATH, 1);
+        header_record.call_id = 9;
+        let names = b"data.db\0lib\0var\0";
+        header_record.len = u32::try_from(names.len()).unwrap();
+        let mut bytes = header_record.as_bytes().to_vec();
+        bytes.extend_from_slice(names);
+        let Some(Record::Path(_, view)) = decode(&bytes) else {
+            panic!()
+        };
+        assert_eq!(view.path.as_deref(), Some(&b"/var/lib/data.db"[..]));
+        assert!(view.from_root);
+    }
+}

@@ -1,0 +1,597 @@
+//! The table of hooks: for each, the ways it can be attached, best first.
+//!
+//! The loader walks it once ([`super::instance`]); `check` prints it; docs/how-it-works.md
+//! describes it. Which kernel function or tracepoint a program relies on stands at the program.
+
+use crate::source::{Method, Tier};
+
+/// A hook, and the ways to attach it.
+#[derive(Debug)]
+pub struct Hook {
+    /// Stable name.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// Ways to attach it, best first.
+    pub ways: &'static [Way],
+    /// Attach all ways that work rather than the first one.
+    pub all_ways: bool,
+    /// When it is attached.
+    pub when: When,
+    /// What is not seen without it; `None` where another hook sees as much.
+    pub without: Option<&'static str>,
+}
+
+/// When a hook is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// From the start.
+    Always,
+    /// Once the first failure appears: it lies on a hot path.
+    OnDemand,
+    /// From the start in tier 3, on demand in tier 2, not needed in tier 1.
+    SyscallExit,
+    /// Only where functions of the filesystems cannot be hooked.
+    BlockLayer,
+}
+
+/// One way to attach a hook.
+#[derive(Debug)]
+pub struct Way {
+    /// Program in the object.
+    pub program: &'static str,
+    /// How.
+    pub method: Method,
+    /// Kernel function or tracepoint.
+    pub target: &'static str,
+    /// Module that may hold the target; empty: the kernel itself.
+    pub module: &'static str,
+    /// Fields of the layout that it cannot do without.
+    pub needs: &'static [&'static str],
+}
+
+impl Way {
+    /// Whether a tier allows this way.
+    #[must_use]
+    pub fn allowed(&self, tier: Tier) -> bool {
+        match self.method {
+            Method::Fentry | Method::Fexit => tier == Tier::Fentry,
+            Method::Kprobe => tier <= Tier::Kprobe,
+            Method::RawTracepoint => true,
+        }
+    }
+}
+
+const fn way(
+    method: Method,
+    program: &'static str,
+    target: &'static str,
+    module: &'static str,
+    needs: &'static [&'static str],
+) -> Way {
+    Way {
+        program,
+        method,
+        target,
+        module,
+        needs,
+    }
+}
+
+const fn fentry(
+    program: &'static str,
+    target: &'static str,
+    needs: &'static [&'static str],
+) -> Way {
+    way(Method::Fentry, program, target, "", needs)
+}
+
+const fn fexit(program: &'static str, target: &'static str, needs: &'static [&'static str]) -> Way {
+    way(Method::Fexit, program, target, "", needs)
+}
+
+const fn kprobe(
+    program: &'static str,
+    target: &'static str,
+    module: &'static str,
+    needs: &'static [&'static str],
+) -> Way {
+    way(Method::Kprobe, program, target, module, needs)
+}
+
+const fn tracepoint(
+    program: &'static str,
+    target: &'static str,
+    module: &'static str,
+    needs: &'static [&'static str],
+) -> Way {
+    way(Method::RawTracepoint, program, target, module, needs)
+}
+
+const IOEND: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size"];
+const IOEND_ERROR: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size", "ioend_error"];
+const BIO: &[&str] = &[
+    "bio_status",
+    "bio_vcnt",
+    "bio_io_vec",
+    "folio_mapping",
+    "folio_index",
+    "page_compound_head",
+];
+const REQUEST: &[&str] = &[
+    "rq_bio",
+    "bio_next",
+    "bio_opf",
+    "bio_end_io",
+    "bio_private",
+    "bio_iter_size",
+    "bio_iter_idx",
+    "bio_iter_done",
+    "bio_io_vec",
+    "folio_mapping",
+    "folio_index",
+    "page_compound_head",
+];
+const FD: &[&str] = &["task_files", "files_fdt", "fdt_max", "fdt_fd", "regs_di"];
+const VMA: &[&str] = &[
+    "vma_start",
+    "vma_end",
+    "vma_flags",
+    "vma_file",
+    "vma_pgoff",
+    "regs_di",
+];
+const FOLIO: &[&str] = &["folio_mapping", "folio_index"];
+const ORDERED: &[&str] = &[
+    "oe_file_offset",
+    "oe_num_bytes",
+    "oe_flags",
+    "oe_inode",
+    "oe_ioerr_mask",
+];
+
+/// Every hook, errors before syncs: an error seen without its sync is safe, the reverse is a miss.
+pub const HOOKS: &[Hook] = &[
+    Hook {
+        name: "errseq.recorded",
+        purpose: "a write error is recorded on an inode, whatever the filesystem",
+        ways: &[tracepoint("recorded", "filemap_set_wb_err", "", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: Some("failures of filesystems without a hook of their own"),
+    },
+    Hook {
+        name: "errseq.told",
+        purpose: "an open file is told of an error",
+        ways: &[tracepoint("told", "file_check_and_advance_wb_err", "", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: Some("who was told"),
+    },
+    Hook {
+        name: "ext4.write",
+        purpose: "ext4 pages were written or failed",
+        ways: &[kprobe("ext4_end_bio", "ext4_end_bio", "ext4", BIO)],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "ext4.discard",
+        purpose: "ext4 gives up pages whose blocks cannot be allocated, and tells nobody",
+        ways: &[
+            kprobe(
+                "ext4_release_unused",
+                "mpage_release_unused_pages",
+                "ext4",
+                &["mpage_start", "mpage_next"],
+            ),
+            tracepoint("ext4_folios_end", "ext4_da_write_folios_end", "ext4", &[]),
+            tracepoint(
+                "ext4_extent",
+                "ext4_da_write_pages_extent",
+                "ext4",
+                &["inode_blkbits"],
+            ),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("ext4 pages given up because no block could be allocated"),
+    },
+    Hook {
+        name: "ext4.pass",
+        purpose: "the error of an ext4 write-back pass",
+        ways: &[tracepoint(
+            "ext4_writepages_result",
+            "ext4_writepages_result",
+            "ext4",
+            &[],
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("the error of ext4 pages given up"),
+    },
+    Hook {
+        name: "ext4.convert",
+        purpose: "an ext4 extent stays unwritten after its data was written",
+        ways: &[tracepoint(
+            "ext4_map_exit",
+            "ext4_ext_map_blocks_exit",
+            "ext4",
+            &[],
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("ext4 extents left unwritten"),
+    },
+    Hook {
+        name: "iomap.write",
+        purpose: "XFS (iomap) pages were written or failed",
+        ways: &[
+            fentry(
+                "iomap_finish_buffered_fentry",
+                "iomap_finish_ioend_buffered_write",
+                IOEND_ERROR,
+            ),
+            fentry(
+                "iomap_finish_buffered_fentry",
+                "iomap_finish_ioend_buffered",
+                IOEND_ERROR,
+            ),
+            kprobe(
+                "iomap_finish_buffered_kprobe",
+                "iomap_finish_ioend_buffered_write",
+                "",
+                IOEND_ERROR,
+            ),
+            kprobe(
+                "iomap_finish_buffered_kprobe",
+                "iomap_finish_ioend_buffered",
+                "",
+                IOEND_ERROR,
+            ),
+            fentry("iomap_finish_ioend_fentry", "iomap_finish_ioend", IOEND),
+            kprobe("iomap_finish_ioend_kprobe", "iomap_finish_ioend", "", IOEND),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "xfs.map",
+        purpose: "XFS gives up pages whose blocks cannot be mapped",
+        ways: &[
+            kprobe("xfs_discard", "xfs_discard_folio", "xfs", FOLIO),
+            kprobe("xfs_discard", "xfs_discard_page", "xfs", FOLIO),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "btrfs.ordered",
+        purpose: "a btrfs ordered extent ended, well or not",
+        ways: &[tracepoint(
+            "btrfs_ordered_end",
+            "btrfs_ordered_extent_remove",
+            "btrfs",
+            ORDERED,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges on btrfs"),
+    },
+    Hook {
+        name: "btrfs.bio",
+        purpose: "a btrfs data bio failed: its inode is followed before anybody is woken",
+        ways: &[
+            kprobe(
+                "btrfs_data_bio",
+                "end_bbio_data_write",
+                "btrfs",
+                &["bbio_bio", "bio_status"],
+            ),
+            kprobe(
+                "btrfs_data_bio",
+                "end_bio_extent_writepage",
+                "btrfs",
+                &["bbio_bio", "bio_status"],
+            ),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "buffer.write",
+        purpose: "a buffer of a page failed (ext4 data=journal, ext2, vfat)",
+        ways: &[
+            fentry(
+                "buffer_failed_fentry",
+                "mark_buffer_write_io_error",
+                &["bh_folio"],
+            ),
+            kprobe(
+                "buffer_failed_kprobe",
+                "mark_buffer_write_io_error",
+                "",
+                &["bh_folio"],
+            ),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "block.request",
+        purpose: "a request ended: whose pages it was is read from its bios",
+        ways: &[tracepoint(
+            "block_rq_complete",
+            "block_rq_complete",
+            "",
+            REQUEST,
+        )],
+        all_ways: false,
+        when: When::BlockLayer,
+        without: Some("byte ranges of failed and repeated writes"),
+    },
+    Hook {
+        name: "block.bio",
+        purpose: "a bio of a stacked device (device mapper, md) ended",
+        ways: &[tracepoint(
+            "block_bio_complete",
+            "block_bio_complete",
+            "",
+            BIO,
+        )],
+        all_ways: false,
+        when: When::BlockLayer,
+        without: Some("byte ranges of failures on stacked devices"),
+    },
+    Hook {
+        name: "module.loaded",
+        purpose: "a filesystem module came: hooks are attached to it",
+        ways: &[tracepoint(
+            "module_loaded",
+            "module_load",
+            "",
+            &["module_name"],
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "inode.truncated",
+        purpose: "bytes were given up on purpose: truncated, hole punched, deleted",
+        ways: &[
+            fentry(
+                "truncate_fentry",
+                "truncate_inode_pages_range",
+                &["inode_count"],
+            ),
+            kprobe(
+                "truncate_kprobe",
+                "truncate_inode_pages_range",
+                "",
+                &["inode_count"],
+            ),
+            tracepoint("ext4_hole", "ext4_punch_hole", "ext4", &[]),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("bytes given up on purpose: they may be reported as lost"),
+    },
+    Hook {
+        name: "inode.gone",
+        purpose: "an inode left the cache",
+        ways: &[
+            fentry("evict_fentry", "evict", &["inode_nlink"]),
+            kprobe("evict_kprobe", "evict", "", &["inode_nlink"]),
+        ],
+        all_ways: false,
+        when: When::OnDemand,
+        without: None,
+    },
+    Hook {
+        name: "inode.gone.fs",
+        purpose: "an inode left the cache, said by its filesystem",
+        ways: &[
+            tracepoint(
+                "evict_tracepoint",
+                "ext4_evict_inode",
+                "ext4",
+                &["inode_nlink"],
+            ),
+            tracepoint(
+                "evict_tracepoint",
+                "btrfs_inode_evict",
+                "btrfs",
+                &["inode_nlink"],
+            ),
+            tracepoint(
+                "evict_xfs",
+                "xfs_destroy_inode",
+                "xfs",
+                &["inode_nlink", "xfs_inode_vnode"],
+            ),
+        ],
+        all_ways: true,
+        when: When::OnDemand,
+        without: None,
+    },
+    Hook {
+        name: "page.evicted",
+        purpose: "a page left the page cache",
+        ways: &[tracepoint(
+            "cache_delete",
+            "mm_filemap_delete_from_page_cache",
+            "",
+            FOLIO,
+        )],
+        all_ways: false,
+        when: When::OnDemand,
+        without: Some("whether lost bytes are still in memory"),
+    },
+    Hook {
+        name: "page.dirtied",
+        purpose: "a failed page became dirty again",
+        ways: &[
+            tracepoint("dirtied", "writeback_dirty_folio", "", FOLIO),
+            tracepoint("dirtied", "writeback_dirty_page", "", FOLIO),
+        ],
+        all_ways: false,
+        when: When::OnDemand,
+        without: Some("failed pages that became dirty again"),
+    },
+    Hook {
+        name: "direct.write",
+        purpose: "failed bytes were overwritten past the page cache (O_DIRECT)",
+        ways: &[
+            fentry(
+                "direct_write_fentry",
+                "iomap_dio_complete",
+                &["dio_iocb", "dio_size"],
+            ),
+            kprobe(
+                "direct_write_kprobe",
+                "iomap_dio_complete",
+                "",
+                &["dio_iocb", "dio_size"],
+            ),
+        ],
+        all_ways: false,
+        when: When::OnDemand,
+        without: Some("failed bytes overwritten with O_DIRECT: they may be reported as lost"),
+    },
+    Hook {
+        name: "file.opened",
+        purpose: "a file with failures was opened",
+        ways: &[
+            fentry("open_fentry", "security_file_open", &[]),
+            kprobe("open_kprobe", "security_file_open", "", &[]),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("whether a file was opened again after it was told"),
+    },
+    Hook {
+        name: "sync.range",
+        purpose: "what an msync asked of each file",
+        ways: &[
+            fexit("fsync_range_fexit", "vfs_fsync_range", &[]),
+            kprobe("fsync_range_kprobe", "vfs_fsync_range", "", &[]),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "sync.errseq",
+        purpose: "whether an fsync learns of an error, until the exit hook is attached",
+        ways: &[kprobe(
+            "errseq_checked",
+            "file_check_and_advance_wb_err",
+            "",
+            &[],
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "sync.msync",
+        purpose: "what msync returned",
+        ways: &[fexit("msync_fexit", "__x64_sys_msync", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: Some("what msync returned"),
+    },
+    Hook {
+        name: "sync.msync.32",
+        purpose: "what msync returned to a 32-bit program",
+        ways: &[fexit("msync_compat_fexit", "__ia32_sys_msync", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "sync.fsync",
+        purpose: "what fsync returned",
+        ways: &[fexit("fsync_fexit", "__x64_sys_fsync", FD)],
+        all_ways: false,
+        when: When::Always,
+        without: Some("what fsync returned"),
+    },
+    Hook {
+        name: "sync.fsync.32",
+        purpose: "what fsync returned to a 32-bit program",
+        ways: &[fexit("fsync_compat_fexit", "__ia32_sys_fsync", FD)],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "sync.fdatasync",
+        purpose: "what fdatasync returned",
+        ways: &[fexit("fdatasync_fexit", "__x64_sys_fdatasync", FD)],
+        all_ways: false,
+        when: When::Always,
+        without: Some("what fdatasync returned"),
+    },
+    Hook {
+        name: "sync.fdatasync.32",
+        purpose: "what fdatasync returned to a 32-bit program",
+        ways: &[fexit("fdatasync_compat_fexit", "__ia32_sys_fdatasync", FD)],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "sync.exit",
+        purpose: "what a sync call returned, at the exit of the system call",
+        ways: &[
+            tracepoint("sys_exit", "sys_exit", "", VMA),
+            tracepoint(
+                "sys_exit_walk",
+                "sys_exit",
+                "",
+                &["mm_rb", "vma_rb", "vma_file", "regs_di"],
+            ),
+        ],
+        all_ways: false,
+        when: When::SyscallExit,
+        without: Some("every sync call"),
+    },
+];
+
+/// Names of the `bi_end_io` functions that end page-cache writes, by what their bio tells
+/// ([`msync_trace_ebpf::Config`]).
+pub mod end_io {
+    /// The pages stand in the bio.
+    pub const PAGES: &[&str] = &[
+        "end_bio_bh_io_sync",
+        "bh_end_async_write",
+        "bh_end_write",
+        "mpage_end_io",
+        "mpage_write_end_io",
+        "f2fs_write_end_io",
+    ];
+    /// `bi_private` is an `ext4_io_end`.
+    pub const EXT4: &str = "ext4_end_bio";
+    /// The bio belongs to an `iomap_ioend`.
+    pub const IOMAP: &[&str] = &[
+        "iomap_writepage_end_bio",
+        "ioend_writeback_end_bio",
+        "xfs_end_bio",
+    ];
+    /// btrfs data.
+    pub const BTRFS: &[&str] = &[
+        "btrfs_simple_end_io",
+        "btrfs_orig_write_end_io",
+        "btrfs_clone_write_end_io",
+        "btrfs_end_bio",
+    ];
+    /// `bi_private` is the parent bio.
+    pub const CHAIN: &str = "bio_chain_endio";
+}

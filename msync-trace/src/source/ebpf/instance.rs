@@ -1,0 +1,693 @@
+//! One loaded copy of the eBPF object: its maps, its links, and what became of each hook.
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    programs::{
+        Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
+        raw_trace_point::RawTracePointLinkId,
+    },
+};
+use aya_log::EbpfLogger;
+use log::debug;
+use msync_trace_ebpf as abi;
+use zerocopy::FromZeros;
+
+use super::{
+    AttachError, Options,
+    hooks::{HOOKS, Hook, Way, When, end_io},
+    kernel,
+    layout::{self, ESSENTIAL, Resolved},
+};
+use crate::source::{HookState, HookStatus, Method, Tier};
+
+/// The object, as build.rs left it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/msync-trace-ebpf"));
+
+/// `aya_log::Level::Debug` as the programs have it.
+const LOG_DEBUG: u8 = 4;
+
+/// An ABI type as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Pod<T>(pub T);
+
+// SAFETY: a Wire type is plain bytes without padding, and every bit pattern of it is valid.
+unsafe impl<T: abi::Wire> aya::Pod for Pod<T> {}
+
+/// The three rings.
+pub struct Rings {
+    /// Failures, successes, discards, who was told.
+    pub errors: RingBuf<MapData>,
+    /// Sync calls.
+    pub syncs: RingBuf<MapData>,
+    /// States of pages.
+    pub pages: RingBuf<MapData>,
+}
+
+/// The inodes with failures, as the kernel side knows them.
+pub type Failed = HashMap<MapData, Pod<abi::InodeKey>, Pod<abi::InodeState>>;
+
+/// A loaded object.
+pub struct Instance {
+    ebpf: Ebpf,
+    /// Best tier that the hooks of the sync calls allow.
+    pub tier: Tier,
+    /// What became of each hook, in the order of the table.
+    pub hooks: Vec<HookStatus>,
+    /// See [`Failed`].
+    pub failed: Failed,
+    control: Array<MapData, Pod<abi::Control>>,
+    counters: PerCpuArray<MapData, Pod<abi::Counters>>,
+    /// Hooks to attach once a failure appears: index in the table, and the way.
+    on_demand: Vec<(usize, &'static Way)>,
+    /// They are attached.
+    page_hooks: bool,
+    attached_on_demand: Vec<(&'static Way, Link)>,
+    /// How `vfs_fsync_range` was hooked when the tier was found out.
+    sync_range: Option<&'static Way>,
+    /// See [`Options`].
+    include_async: bool,
+    /// Kernel version, (major, minor).
+    version: (u32, u32),
+    /// Diagnostics of the programs; only with `-vv`.
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// A link that may be taken back.
+enum Link {
+    Fentry(FEntryLinkId),
+    Fexit(FExitLinkId),
+    Kprobe(KProbeLinkId),
+    RawTracepoint(RawTracePointLinkId),
+}
+
+impl Instance {
+    /// Loads the object for the running kernel and attaches what can be attached.
+    ///
+    /// # Errors
+    /// A sentence with the remedy, where nothing useful can be attached.
+    pub fn load(options: &Options) -> Result<(Self, Rings), AttachError> {
+        if !OBJECT
+            .windows(abi::ABI_MARK.len())
+            .any(|window| window == abi::ABI_MARK)
+        {
+            return Err(AttachError::AbiMismatch);
+        }
+        let types = kernel::types();
+        if types.vmlinux.is_none() {
+            return Err(AttachError::NoBtf);
+        }
+        let resolved = layout::resolve(&types);
+        for field in ESSENTIAL {
+            if let Some(reason) = resolved.missing.get(field) {
+                return Err(AttachError::Layout {
+                    field,
+                    reason: reason.clone(),
+                });
+            }
+        }
+        let config = config(options, types.version);
+        let layout = Pod(resolved.layout);
+        let config = Pod(config);
+        let mut loader = EbpfLoader::new();
+        loader.btf(None);
+        // The reason of a refusal and the statistics, without the trace of every instruction.
+        loader.verifier_log_level(VerifierLogLevel::STATS);
+        loader.override_global("LAYOUT", &layout, true);
+        loader.override_global("CONFIG", &config, true);
+        // The programs' own diagnostics: nothing is compiled to run unless they are wanted.
+        let log_level = if log::log_enabled!(log::Level::Debug) {
+            LOG_DEBUG
+        } else {
+            0u8
+        };
+        loader.override_global(aya_log::LEVEL, &log_level, false);
+        if let Some(bytes) = options.ring_bytes {
+            for ring in ["ERRORS", "SYNCS", "PAGES"] {
+                loader.map_max_entries(ring, bytes);
+            }
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(AttachError::from_load)?;
+        let rings = Rings {
+            errors: ring(&mut ebpf, "ERRORS")?,
+            syncs: ring(&mut ebpf, "SYNCS")?,
+            pages: ring(&mut ebpf, "PAGES")?,
+        };
+        let failed = take(&mut ebpf, "FAILED")?;
+        let control = take(&mut ebpf, "CONTROL")?;
+        let counters = take(&mut ebpf, "COUNTERS")?;
+        let mut instance = Self {
+            ebpf,
+            tier: Tier::Tracepoint,
+            hooks: Vec::new(),
+            failed,
+            control,
+            counters,
+            on_demand: Vec::new(),
+            page_hooks: false,
+            attached_on_demand: Vec::new(),
+            sync_range: None,
+            include_async: options.include_async,
+            version: types.version,
+            logger: None,
+        };
+        if log_level != 0 {
+            instance.logger = EbpfLogger::init(&mut instance.ebpf).ok();
+        }
+        instance.attach(options, &resolved)?;
+        Ok((instance, rings))
+    }
+
+    /// Walks the table: errors first, so that a sync is never seen without its failure.
+    fn attach(&mut self, options: &Options, resolved: &Resolved) -> Result<(), AttachError> {
+        let best = options.tier.unwrap_or(Tier::Fentry);
+        let btf = (best == Tier::Fentry)
+            .then(AyaBtf::from_sys_fs)
+            .and_then(Result::ok);
+        let (tier, refused) = self.detect(best, btf.as_ref());
+        if options.tier.is_some_and(|wanted| wanted != tier) {
+            return Err(AttachError::Tier {
+                wanted: best,
+                possible: tier,
+                reason: refused,
+            });
+        }
+        self.tier = tier;
+        let include_async = options.include_async;
+        self.update_control(|control| {
+            control.sync_at_exit = u32::from(tier != Tier::Fentry);
+            control.exit_hook = u32::from(include_async);
+        })?;
+        self.calibrate()?;
+        for (index, hook) in HOOKS.iter().enumerate() {
+            let state = self.attach_hook(index, hook, options, resolved, btf.as_ref());
+            self.hooks.push(state);
+        }
+        let essential = |name: &str| {
+            self.hooks
+                .iter()
+                .find(|hook| hook.name == name)
+                .is_some_and(|hook| matches!(hook.state, HookState::Attached(_)))
+        };
+        if !essential("errseq.recorded") {
+            return Err(AttachError::Refused(self.reasons()));
+        }
+        Ok(())
+    }
+
+    /// The best tier whose hook of `vfs_fsync_range` can be attached, and why a better one
+    /// cannot.
+    fn detect(&mut self, best: Tier, btf: Option<&AyaBtf>) -> (Tier, String) {
+        let mut refused = String::new();
+        let ways = HOOKS
+            .iter()
+            .find(|hook| hook.name == "sync.range")
+            .map_or(&[][..], |h| h.ways);
+        for way in ways {
+            let tier = if way.method == Method::Kprobe {
+                Tier::Kprobe
+            } else {
+                Tier::Fentry
+            };
+            if tier < best {
+                continue;
+            }
+            match self.attach_way(way, btf) {
+                Ok(_) => {
+                    // It stays: before 5.13 a trampoline program cannot be attached twice.
+                    self.sync_range = Some(way);
+                    return (tier, refused);
+                }
+                Err(error) => refused = explain_tier(&error, way),
+            }
+        }
+        (Tier::Tracepoint, refused)
+    }
+
+    fn attach_hook(
+        &mut self,
+        index: usize,
+        hook: &'static Hook,
+        options: &Options,
+        resolved: &Resolved,
+        btf: Option<&AyaBtf>,
+    ) -> HookStatus {
+        let first = hook.ways.first().map_or("", |way| way.target);
+        let status = |target: &str, state| HookStatus {
+            name: hook.name,
+            purpose: hook.purpose,
+            target: target.to_owned(),
+            state,
+        };
+        if hook.name == "sync.range"
+            && let Some(way) = self.sync_range
+        {
+            return status(way.target, HookState::Attached(way.method));
+        }
+        if let Some(reason) = self.not_needed(hook, options) {
+            return status(first, HookState::NotNeeded(reason));
+        }
+        let on_demand = self.is_on_demand(hook);
+        let mut reasons = Vec::new();
+        let mut waits = None;
+        let mut done: Option<(&'static Way, HookState)> = None;
+        for way in hook.ways {
+            if !way.allowed(self.tier) {
+                reasons.push(format!("{} is not of this tier", way.method.name()));
+                continue;
+            }
+            if !way.module.is_empty() && !kernel::has_module(way.module) {
+                waits = Some(way.module);
+                continue;
+            }
+            if let Some(field) = way
+                .needs
+                .iter()
+                .find(|f| resolved.missing.contains_key(**f))
+            {
+                reasons.push(format!("{}: {}", way.target, resolved.missing[*field]));
+                continue;
+            }
+            let absent = way.needs.iter().find(|f| is_absent(&resolved.layout, f));
+            if let Some(field) = absent {
+                reasons.push(format!("{}: this kernel has no {field}", way.target));
+                continue;
+            }
+            if on_demand {
+                match self.try_way(way, btf) {
+                    Ok(()) => {
+                        self.on_demand.push((index, way));
+                        done = Some((way, HookState::OnDemand(way.method)));
+                    }
+                    Err(error) => reasons.push(explain(&error, way)),
+                }
+            } else {
+                match self.attach_way(way, btf) {
+                    Ok(_) => done = Some((way, HookState::Attached(way.method))),
+                    Err(error) => reasons.push(explain(&error, way)),
+                }
+            }
+            if done.is_some() && !hook.all_ways {
+                break;
+            }
+        }
+        if let Some((way, state)) = done {
+            return status(way.target, state);
+        }
+        if let Some(module) = waits {
+            return status(first, HookState::WaitsForModule(module.to_owned()));
+        }
+        reasons.dedup();
+        let mut reason = reasons.join("; ");
+        debug!("{}: {reason}", hook.name);
+        let Some(without) = hook.without else {
+            return status(first, HookState::NotNeeded(reason));
+        };
+        reason.push_str(". Not seen without it: ");
+        reason.push_str(without);
+        status(first, HookState::Unavailable(reason))
+    }
+
+    /// Why a hook is not wanted, if it is not.
+    fn not_needed(&self, hook: &Hook, options: &Options) -> Option<String> {
+        let tier_3 = self.tier == Tier::Tracepoint;
+        match hook.when {
+            When::BlockLayer if !tier_3 && self.functions_cover_writes() => {
+                Some("the filesystems' own functions are hooked".to_owned())
+            }
+            When::SyscallExit if self.tier == Tier::Fentry && !options.include_async => {
+                Some("fexit sees the return values".to_owned())
+            }
+            _ if hook.name == "module.loaded" && !kernel::has_modules() => {
+                Some("this kernel was built without modules".to_owned())
+            }
+            _ if self.tier == Tier::Kprobe && hook.ways.iter().all(is_fexit) => {
+                Some("sync.exit sees the return values".to_owned())
+            }
+            _ if self.tier == Tier::Fentry && hook.name == "sync.errseq" => {
+                Some("fexit sees the return values".to_owned())
+            }
+            _ if tier_3 && hook.ways.iter().all(|way| !way.allowed(Tier::Tracepoint)) => {
+                Some(tier_3_substitute(hook.name).to_owned())
+            }
+            _ if !tier_3 && hook.name == "inode.gone.fs" => {
+                Some("inode.gone sees every filesystem".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether ext4 and iomap writes are seen at their functions.
+    fn functions_cover_writes(&self) -> bool {
+        ["ext4.write", "iomap.write"].iter().all(|name| {
+            self.hooks.iter().any(|hook| {
+                hook.name == *name
+                    && matches!(
+                        hook.state,
+                        HookState::Attached(_) | HookState::WaitsForModule(_)
+                    )
+            })
+        })
+    }
+
+    fn is_on_demand(&self, hook: &Hook) -> bool {
+        match hook.when {
+            When::OnDemand => true,
+            // An msync without MS_SYNC asks no filesystem: only the exit hook sees it.
+            When::SyscallExit => self.tier == Tier::Kprobe && !self.include_async,
+            When::Always | When::BlockLayer => false,
+        }
+    }
+
+    /// Attaches what lies on hot paths: a failure has appeared. `false` if it is attached already.
+    pub fn attach_on_demand(&mut self) -> bool {
+        if self.page_hooks {
+            return false;
+        }
+        self.page_hooks = true;
+        let mut exit_hook = self.include_async;
+        for (index, way) in self.on_demand.clone() {
+            if self
+                .attached_on_demand
+                .iter()
+                .any(|(attached, _)| std::ptr::eq(*attached, way))
+            {
+                continue;
+            }
+            match self.link(way) {
+                Ok(link) => {
+                    exit_hook |= HOOKS[index].when == When::SyscallExit;
+                    self.attached_on_demand.push((way, link));
+                }
+                Err(error) => {
+                    if !HOOKS[index].all_ways {
+                        self.hooks[index].state = HookState::Unavailable(explain(&error, way));
+                    }
+                }
+            }
+        }
+        let _ = self.update_control(|control| {
+            control.page_hooks = 1;
+            control.exit_hook = u32::from(exit_hook);
+        });
+        true
+    }
+
+    /// Takes them back: nothing is outstanding any more.
+    pub fn detach_on_demand(&mut self) {
+        self.page_hooks = false;
+        let exit_hook = u32::from(self.include_async);
+        let _ = self.update_control(|control| {
+            control.page_hooks = 0;
+            control.exit_hook = exit_hook;
+        });
+        for (way, link) in std::mem::take(&mut self.attached_on_demand) {
+            if way.method == Method::Fentry && self.version < (5, 13) {
+                // Could not be attached again; it costs one comparison as long as it stays.
+                self.attached_on_demand.push((way, link));
+            } else {
+                self.detach(way.program, link);
+            }
+        }
+    }
+
+    /// Hands on what the programs logged.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Takes every hook back; the rings stay.
+    pub fn detach_all(&mut self) {
+        for (name, program) in self.ebpf.programs_mut() {
+            if program.fd().is_err() {
+                continue;
+            }
+            let result = match program {
+                Program::FEntry(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::KProbe(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
+            if let Err(error) = result {
+                debug!("cannot unload {name}: {error}");
+            }
+        }
+    }
+
+    /// Where the kernel keeps the registers of a system call: see the program `calibrate`.
+    fn calibrate(&mut self) -> Result<(), AttachError> {
+        let way = Way {
+            program: "calibrate",
+            method: Method::RawTracepoint,
+            target: "sys_exit",
+            module: "",
+            needs: &[],
+        };
+        match self.attach_way(&way, None) {
+            Ok(link) => {
+                // Any system call will do.
+                let _ = rustix::process::getppid();
+                self.detach(way.program, link);
+                let offset = self.control.get(&0, 0).map_or(0, |Pod(c)| c.regs_offset);
+                debug!("pt_regs of a system call: {offset} bytes into the stack");
+                Ok(())
+            }
+            Err(error) => Err(AttachError::from_program(&error, &way)),
+        }
+    }
+
+    fn load_way(&mut self, way: &Way, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
+        let program = self
+            .ebpf
+            .program_mut(way.program)
+            .ok_or(ProgramError::UnexpectedProgramType)?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        match program {
+            Program::FEntry(program) => {
+                program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?)
+            }
+            Program::FExit(program) => {
+                program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?)
+            }
+            Program::KProbe(program) => program.load(),
+            Program::RawTracePoint(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+    }
+
+    /// Loads, and finds out whether it can be attached where that is cheap.
+    fn try_way(&mut self, way: &Way, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
+        if way.method != Method::RawTracepoint {
+            return self.load_way(way, btf);
+        }
+        let link = self.attach_way(way, btf)?;
+        self.detach(way.program, link);
+        Ok(())
+    }
+
+    fn link(&mut self, way: &Way) -> Result<Link, ProgramError> {
+        let program = self
+            .ebpf
+            .program_mut(way.program)
+            .ok_or(ProgramError::UnexpectedProgramType)?;
+        match program {
+            Program::FEntry(program) => program.attach().map(Link::Fentry),
+            Program::FExit(program) => program.attach().map(Link::Fexit),
+            Program::KProbe(program) => program.attach(way.target, 0).map(Link::Kprobe),
+            Program::RawTracePoint(program) => program.attach(way.target).map(Link::RawTracepoint),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        }
+    }
+
+    fn attach_way(&mut self, way: &Way, btf: Option<&AyaBtf>) -> Result<Link, ProgramError> {
+        self.load_way(way, btf)?;
+        self.link(way)
+    }
+
+    fn detach(&mut self, program: &str, link: Link) {
+        let Some(program) = self.ebpf.program_mut(program) else {
+            return;
+        };
+        let result = match (program, link) {
+            (Program::FEntry(program), Link::Fentry(link)) => program.detach(link),
+            (Program::FExit(program), Link::Fexit(link)) => program.detach(link),
+            (Program::KProbe(program), Link::Kprobe(link)) => program.detach(link),
+            (Program::RawTracePoint(program), Link::RawTracepoint(link)) => program.detach(link),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            debug!("cannot detach: {error}");
+        }
+    }
+
+    /// Changes what user space tells the programs.
+    pub fn update_control(
+        &mut self,
+        change: impl FnOnce(&mut abi::Control),
+    ) -> Result<(), AttachError> {
+        let mut control = self
+            .control
+            .get(&0, 0)
+            .map_or_else(|_| FromZeros::new_zeroed(), |c| c.0);
+        change(&mut control);
+        self.control
+            .set(0, Pod(control), 0)
+            .map_err(|error| AttachError::Map(error.to_string()))
+    }
+
+    /// The counters, summed over all CPUs.
+    #[must_use]
+    pub fn counters(&self) -> abi::Counters {
+        let mut sum = abi::Counters::new_zeroed();
+        let Ok(values) = self.counters.get(&0, 0) else {
+            return sum;
+        };
+        for Pod(cpu) in values.iter() {
+            let abi::Counters {
+                sent,
+                ring_full,
+                inode_map_full,
+                call_map_full,
+                mappings_busy,
+                walk_limit,
+            } = cpu;
+            for ring in 0..3 {
+                sum.sent[ring] += sent[ring];
+                sum.ring_full[ring] += ring_full[ring];
+            }
+            sum.inode_map_full += inode_map_full;
+            sum.call_map_full += call_map_full;
+            sum.mappings_busy += mappings_busy;
+            sum.walk_limit += walk_limit;
+        }
+        sum
+    }
+
+    fn reasons(&self) -> String {
+        let mut reasons: Vec<String> = Vec::new();
+        for hook in &self.hooks {
+            if let HookState::Unavailable(reason) = &hook.state {
+                reasons.push(format!("{}: {reason}", hook.name));
+            }
+        }
+        reasons.join("\n")
+    }
+}
+
+fn is_fexit(way: &Way) -> bool {
+    way.method == Method::Fexit
+}
+
+/// What sees in tier 3 what a function hook would see.
+fn tier_3_substitute(hook: &str) -> &'static str {
+    match hook {
+        "ext4.write" | "iomap.write" | "buffer.write" | "btrfs.bio" => {
+            "block.request and block.bio see the writes"
+        }
+        "inode.gone" => "inode.gone.fs sees ext4, XFS and btrfs",
+        "xfs.map" => "errseq.recorded sees the inode, not the bytes",
+        "direct.write" => "O_DIRECT writes are not seen in tier 3",
+        _ => "sync.exit sees it at the exit of the system call",
+    }
+}
+
+/// Whether a field of the layout is absent without being missed.
+fn is_absent(layout: &abi::Layout, field: &str) -> bool {
+    let value = match field {
+        "ioend_error" => layout.ioend_error,
+        "mm_rb" => layout.mm_rb,
+        "vma_rb" => layout.vma_rb,
+        "mpage_start" => layout.mpage_start,
+        "mpage_next" => layout.mpage_next,
+        "xfs_inode_vnode" => layout.xfs_inode_vnode,
+        "oe_inode" => layout.oe_inode,
+        _ => return false,
+    };
+    value == abi::ABSENT
+}
+
+/// Why a tier cannot be had, as a sentence about the kernel.
+fn explain_tier(error: &ProgramError, way: &Way) -> String {
+    if way.method == Method::Kprobe && !kernel::has_kprobes() {
+        return "this kernel was built without kprobes (CONFIG_KPROBE_EVENTS)".to_owned();
+    }
+    explain(error, way)
+}
+
+/// A load or attach error as a sentence; the verifier's log goes to the diagnostics.
+fn explain(error: &ProgramError, way: &Way) -> String {
+    let method = way.method.name();
+    let target = way.target;
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            debug!("{}: {io_error}: {verifier_log}", way.program);
+            format!("{method} {target}: the kernel refuses the program ({io_error})")
+        }
+        ProgramError::NotLoaded => format!("{method} {target}: no BTF"),
+        other => {
+            let mut text = format!("{method} {target}: {other}");
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                text.push_str(": ");
+                text.push_str(&cause.to_string());
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, AttachError>
+where
+    T: TryFrom<Map>,
+    T::Error: std::fmt::Display,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| AttachError::Map(format!("no map {name}")))?;
+    T::try_from(map).map_err(|error| AttachError::Map(format!("{name}: {error}")))
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, AttachError> {
+    take(ebpf, name)
+}
+
+/// The read-only choices of user space.
+fn config(options: &Options, version: (u32, u32)) -> abi::Config {
+    let symbols = kernel::end_io_addresses().unwrap_or_default();
+    let address = |name: &str| symbols.get(name).copied().unwrap_or(u64::MAX);
+    let mut config = abi::Config::new_zeroed();
+    for (slot, name) in config.end_io_pages.iter_mut().zip(end_io::PAGES) {
+        *slot = address(name);
+    }
+    for (slot, name) in config.end_io_iomap.iter_mut().zip(end_io::IOMAP) {
+        *slot = address(name);
+    }
+    for (slot, name) in config.end_io_btrfs.iter_mut().zip(end_io::BTRFS) {
+        *slot = address(name);
+    }
+    config.end_io_ext4 = address(end_io::EXT4);
+    config.end_io_chain = address(end_io::CHAIN);
+    config.include_async = u32::from(options.include_async);
+    config.own_pid = std::process::id();
+    // include/linux/sched.h: moved in 5.12.
+    config.pf_io_worker = if version >= (5, 12) {
+        0x10
+    } else {
+        0x2000_0000
+    };
+    // ext4_finish_bio records EIO for every page of a failed bio, over the device's own error
+    // (seen on 5.10 and 6.1, no longer on 6.12).
+    config.ext4_errno = if version < (6, 9) { 5 } else { 0 };
+    config.rq_error_is_status = u32::from(version >= (5, 16));
+    config
+}

@@ -1,0 +1,145 @@
+//! Facts on the running kernel: version, BTF, symbols.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{btf::Btf, hooks::end_io, layout::Types};
+
+/// Modules whose types the layout needs where they are not built in.
+const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs"];
+
+/// Kernel version, (major, minor), from a release such as `6.12.107+deb13-amd64`.
+#[must_use]
+pub fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// BTF of the running kernel and its filesystem modules.
+#[must_use]
+pub fn types() -> Types {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let version = parse_release(&release).unwrap_or((0, 0));
+    let Ok(vmlinux) = Btf::load_vmlinux() else {
+        return Types {
+            version,
+            ..Types::default()
+        };
+    };
+    let vmlinux = Arc::new(vmlinux);
+    let modules = FILESYSTEMS
+        .iter()
+        .filter(|name| Path::new("/sys/kernel/btf").join(name).exists())
+        .filter_map(|name| {
+            let btf = Btf::load_module(name, vmlinux.clone()).ok()?;
+            Some(((*name).to_owned(), Arc::new(btf)))
+        })
+        .collect();
+    Types {
+        vmlinux: Some(vmlinux),
+        modules,
+        version,
+    }
+}
+
+/// Addresses of the functions that end bios of the page cache, by name. `/proc/kallsyms` shows
+/// zeros to those who may not see them; these count as absent.
+///
+/// # Errors
+/// When `/proc/kallsyms` cannot be read.
+pub fn end_io_addresses() -> io::Result<BTreeMap<&'static str, u64>> {
+    Ok(find_symbols(&fs::read("/proc/kallsyms")?))
+}
+
+fn find_symbols(kallsyms: &[u8]) -> BTreeMap<&'static str, u64> {
+    let wanted = end_io::PAGES
+        .iter()
+        .chain(end_io::IOMAP)
+        .chain(end_io::BTRFS)
+        .chain([&end_io::EXT4, &end_io::CHAIN]);
+    let wanted: BTreeMap<&[u8], &'static str> =
+        wanted.map(|name| (name.as_bytes(), *name)).collect();
+    let mut found = BTreeMap::new();
+    for line in kallsyms.split(|&b| b == b'\n') {
+        // "ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]"
+        let Some(rest) = line.get(19..) else { continue };
+        let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
+        let Some(name) = wanted.get(name) else {
+            continue;
+        };
+        let address = std::str::from_utf8(&line[..16]).ok();
+        let address = address.and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        if let Some(address) = address.filter(|&address| address != 0) {
+            found.insert(*name, address);
+        }
+    }
+    found
+}
+
+/// Which of these functions the kernel and its modules have, from `/proc/kallsyms` (which names
+/// them to everybody).
+#[must_use]
+pub fn functions(wanted: &BTreeSet<&'static str>) -> BTreeSet<&'static str> {
+    let kallsyms = fs::read("/proc/kallsyms").unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for line in kallsyms.split(|&b| b == b'\n') {
+        let Some(rest) = line.get(19..) else { continue };
+        let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
+        if let Some(name) = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| wanted.get(name))
+        {
+            found.insert(*name);
+        }
+    }
+    found
+}
+
+/// Whether the kernel was built with kprobes that programs can attach to.
+#[must_use]
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+}
+
+/// Whether a kernel module is loaded or built in: whether it has a folder in `/sys/module`, or
+/// the kernel was built without modules.
+#[must_use]
+pub fn has_module(name: &str) -> bool {
+    Path::new("/sys/module").join(name).exists() || !has_modules()
+}
+
+/// Whether the kernel was built with support for modules.
+#[must_use]
+pub fn has_modules() -> bool {
+    Path::new("/proc/modules").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_distributions_are_read() {
+        assert_eq!(parse_release("6.12.107+deb13-amd64"), Some((6, 12)));
+        assert_eq!(parse_release("5.10.0-46-amd64"), Some((5, 10)));
+        assert_eq!(parse_release("7.2"), Some((7, 2)));
+        assert_eq!(parse_release("linux"), None);
+    }
+
+    #[test]
+    fn symbols_of_modules_and_hidden_addresses() {
+        let text = b"ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]\n\
+            ffffffffc0000010 t ext4_end_bio.cold\n\
+            0000000000000000 T bio_chain_endio\n";
+        let found = find_symbols(text);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["btrfs_simple_end_io"], 0xffff_ffff_81a4_a9b0);
+    }
+}

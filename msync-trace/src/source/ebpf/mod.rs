@@ -1,0 +1,620 @@
+//! Facts from this kernel, through eBPF programs.
+//!
+//! `hooks` is the table of what is attached and how, `layout` finds the kernel's offsets in its
+//! BTF, `instance` loads and attaches, `decode` turns ring records into facts; here they are put
+//! into the order of their times and handed on.
+
+pub mod btf;
+mod decode;
+pub mod hooks;
+mod instance;
+mod kernel;
+pub mod layout;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
+
+use aya::{EbpfError, programs::ProgramError};
+use log::{debug, warn};
+use msync_trace_ebpf as abi;
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+
+use self::{
+    decode::{Joiner, Record, decode},
+    hooks::{HOOKS, Way},
+    instance::{Instance, Pod, Rings},
+};
+use crate::{
+    model::{Fact, FactKind, InodeKey, LossCause, Lost, MonoTime},
+    source::{FactSource, HookState, HookStatus, Method, Tier},
+};
+
+/// What is wanted of the tracer.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only this tier; otherwise the best that the kernel allows.
+    pub tier: Option<Tier>,
+    /// `msync` without `MS_SYNC` is followed as well.
+    pub include_async: bool,
+    /// Size of each ring, bytes, a power of two; otherwise as built.
+    pub ring_bytes: Option<u32>,
+}
+
+/// Why the kernel cannot be traced: a sentence with the remedy.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// The kernel has no BTF.
+    #[error(
+        "the kernel has no BTF (/sys/kernel/btf/vmlinux): use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    NoBtf,
+    /// bpf() is not allowed.
+    #[error(
+        "bpf() is refused ({0}): run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE \
+         (sudo msync-trace); in a container these must be granted"
+    )]
+    NotAllowed(io::Error),
+    /// The kernel has no bpf().
+    #[error("this kernel has no bpf() system call: use a kernel built with CONFIG_BPF_SYSCALL=y")]
+    NoBpf,
+    /// The object is of another version.
+    #[error("the embedded eBPF object has another ABI than this program: build it again")]
+    AbiMismatch,
+    /// A field that everything depends on.
+    #[error("this kernel is not known: {reason} (needed for {field}); please report its version")]
+    Layout {
+        /// Field of the layout.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A forced tier cannot be had.
+    #[error(
+        "tier {} cannot be had here ({reason}): leave out --tier, or use --tier {}",
+        wanted.name(),
+        possible.name()
+    )]
+    Tier {
+        /// What was asked for.
+        wanted: Tier,
+        /// What can be had.
+        possible: Tier,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing could be attached.
+    #[error("no hook could be attached; msync-trace check says more.\n{0}")]
+    Refused(String),
+    /// A map could not be made or used.
+    #[error("an eBPF map cannot be used: {0}")]
+    Map(String),
+    /// The object could not be loaded.
+    #[error("the eBPF object cannot be loaded: {0}")]
+    Load(String),
+}
+
+impl AttachError {
+    fn from_load(error: EbpfError) -> Self {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                return Self::from_io(error, text);
+            }
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::Load(text)
+    }
+
+    fn from_program(error: &ProgramError, way: &Way) -> Self {
+        match error {
+            ProgramError::LoadError { io_error, .. } => {
+                Self::from_io(io_error, format!("{}: {io_error}", way.program))
+            }
+            other => Self::Refused(format!("{} {}: {other}", way.method.name(), way.target)),
+        }
+    }
+
+    fn from_io(error: &io::Error, text: String) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::NotAllowed(copy_of(error)),
+            Some(libc::ENOSYS) => Self::NoBpf,
+            _ => Self::Load(text),
+        }
+    }
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    let code = error.raw_os_error();
+    code.map_or_else(
+        || io::Error::other(error.to_string()),
+        io::Error::from_raw_os_error,
+    )
+}
+
+/// Why tracing cannot go on.
+#[derive(Debug, Error)]
+pub enum TracerError {
+    /// The rings cannot be waited for.
+    #[error("cannot wait for the kernel's rings: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// How long a record may stay behind others of earlier times: programs on other CPUs that took
+/// their time stamp first may fill the ring last.
+const REORDER: Duration = Duration::from_millis(10);
+
+/// How often inodes with nothing outstanding are looked at while there are any.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// An inode is forgotten when nothing happened to it for so long.
+const QUIET_NS: u64 = 2_000_000_000;
+
+/// Kernel modules whose arrival changes what can be hooked.
+const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs"];
+
+/// Facts from this kernel.
+pub struct Tracer {
+    options: Options,
+    instance: Instance,
+    rings: AsyncRings,
+    /// Records by time, not yet handed on.
+    order: BTreeMap<(u64, u64), Record>,
+    /// When the rings were last begun to be emptied: what is older was in them.
+    drained_at: u64,
+    /// Number of the next record: keeps the order of arrival among equal times.
+    next: u64,
+    /// Path records, which belong to the record that follows.
+    joiner: Joiner,
+    /// Losses that have been told.
+    told: abi::Counters,
+    /// Inodes with nothing outstanding.
+    settled: BTreeSet<InodeKey>,
+    /// Inodes that failed in the facts handed on last: the verdict that one of them is settled may
+    /// be older than its failure.
+    failed_again: BTreeSet<InodeKey>,
+    /// Failures are being followed.
+    following: bool,
+    reload: bool,
+}
+
+/// The rings, to be waited for.
+struct AsyncRings {
+    errors: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
+    syncs: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
+    pages: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
+}
+
+impl AsyncRings {
+    fn new(rings: Rings) -> io::Result<Self> {
+        let Rings {
+            errors,
+            syncs,
+            pages,
+        } = rings;
+        let register = |ring| -> io::Result<_> {
+            // SAFETY: the ring owns its map's descriptor and is never replaced within the AsyncFd:
+            // the descriptor stays open and the same as long as it is registered.
+            unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)
+        };
+        Ok(Self {
+            errors: register(errors)?,
+            syncs: register(syncs)?,
+            pages: register(pages)?,
+        })
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        let mut guard = tokio::select! {
+            guard = self.errors.readable() => guard,
+            guard = self.syncs.readable() => guard,
+            guard = self.pages.readable() => guard,
+        }?;
+        guard.clear_ready();
+        Ok(())
+    }
+
+    fn drain(&mut self, mut each: impl FnMut(&[u8])) {
+        for ring in [&mut self.errors, &mut self.syncs, &mut self.pages] {
+            while let Some(item) = ring.get_mut().next() {
+                each(&item);
+            }
+        }
+    }
+}
+
+fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+impl Tracer {
+    /// Loads the programs and attaches the hooks. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach(options: Options) -> Result<Self, AttachError> {
+        raise_memlock();
+        let (instance, rings) = Instance::load(&options)?;
+        let rings = AsyncRings::new(rings).map_err(|error| AttachError::Map(error.to_string()))?;
+        give_back_memory();
+        Ok(Self {
+            options,
+            instance,
+            rings,
+            order: BTreeMap::new(),
+            drained_at: 0,
+            next: 0,
+            joiner: Joiner::default(),
+            told: zerocopy::FromZeros::new_zeroed(),
+            settled: BTreeSet::new(),
+            failed_again: BTreeSet::new(),
+            following: false,
+            reload: false,
+        })
+    }
+
+    /// Empties the rings into the order of times.
+    fn drain(&mut self) {
+        self.instance.flush_log();
+        self.drained_at = now();
+        let Self {
+            rings,
+            order,
+            next,
+            joiner,
+            following,
+            reload,
+            ..
+        } = self;
+        let mut bad = 0;
+        // Paths need not be ordered: they are kept until their sync record comes.
+        let mut unused = Vec::new();
+        rings.drain(|bytes| match decode(bytes) {
+            Some(record @ Record::Path(..)) => joiner.push(record, &mut unused),
+            Some(Record::Module(name)) => *reload |= WATCHED_MODULES.contains(&name.as_str()),
+            Some(record) => {
+                *following = true;
+                order.insert((record.at(), *next), record);
+                *next += 1;
+            }
+            None => bad += 1,
+        });
+        if bad > 0 {
+            self.lose(LossCause::BadRecord, bad);
+        }
+    }
+
+    fn lose(&mut self, cause: LossCause, count: u64) {
+        let at = MonoTime(now());
+        let fact = Fact {
+            at,
+            kind: FactKind::Lost(Lost { cause, count }),
+        };
+        let key = abi::InodeKey::ZERO;
+        self.order
+            .insert((at.0, self.next), Record::Fact(fact, key));
+        self.next += 1;
+    }
+
+    /// Tells of what the kernel side could not deliver since the last time.
+    fn count_losses(&mut self) {
+        let counters = self.instance.counters();
+        let causes = [
+            (
+                LossCause::ErrorRingFull,
+                counters.ring_full[0],
+                self.told.ring_full[0],
+            ),
+            (
+                LossCause::SyncRingFull,
+                counters.ring_full[1],
+                self.told.ring_full[1],
+            ),
+            (
+                LossCause::PageRingFull,
+                counters.ring_full[2],
+                self.told.ring_full[2],
+            ),
+            (
+                LossCause::InodeMapFull,
+                counters.inode_map_full,
+                self.told.inode_map_full,
+            ),
+            (
+                LossCause::CallMapFull,
+                counters.call_map_full,
+                self.told.call_map_full,
+            ),
+            (
+                LossCause::MappingsBusy,
+                counters.mappings_busy,
+                self.told.mappings_busy,
+            ),
+            (
+                LossCause::WalkLimit,
+                counters.walk_limit,
+                self.told.walk_limit,
+            ),
+        ];
+        for (cause, seen, told) in causes {
+            if seen > told {
+                self.lose(cause, seen - told);
+            }
+        }
+        self.told = counters;
+    }
+
+    /// Hands on what is older than the reorder window, or everything. The window ends when the
+    /// rings were begun to be emptied, not now: between two rings this thread may have waited for a
+    /// processor while a failure went into the first and its sync into the second.
+    fn release(&mut self, everything: bool, into: &mut Vec<Fact>) {
+        let horizon = if everything {
+            u64::MAX
+        } else {
+            let reorder = u64::try_from(REORDER.as_nanos()).unwrap_or(u64::MAX);
+            self.drained_at.saturating_sub(reorder)
+        };
+        while let Some(entry) = self.order.first_entry() {
+            if entry.key().0 > horizon {
+                break;
+            }
+            let before = into.len();
+            self.joiner.push(entry.remove(), into);
+            for fact in &into[before..] {
+                if let FactKind::WriteFailed(failure) = &fact.kind {
+                    self.settled.remove(&failure.inode);
+                    self.failed_again.insert(failure.inode);
+                }
+            }
+        }
+    }
+
+    /// Forgets inodes with nothing outstanding; at the end of them, the hooks on hot paths.
+    fn keep_house(&mut self) {
+        let horizon = now().saturating_sub(QUIET_NS);
+        let failed = &mut self.instance.failed;
+        let mut forget = Vec::new();
+        let mut left = 0usize;
+        for entry in failed.iter() {
+            let Ok((Pod(key), Pod(state))) = entry else {
+                break;
+            };
+            let quiet = state.last_at < horizon && state.page_exact_at < horizon;
+            let nothing = state.failures == 0
+                || (self.joiner.failures_of(&key) >= state.failures
+                    && self.settled.contains(&decode::inode_key(&key)));
+            if quiet && nothing {
+                forget.push(key);
+            } else {
+                left += 1;
+            }
+        }
+        for key in forget {
+            let _ = failed.remove(&Pod(key));
+            self.joiner.forget(&key);
+            self.settled.remove(&decode::inode_key(&key));
+        }
+        if left > 0 {
+            return;
+        }
+        // Nothing is followed: back to one comparison per sync call. A failure that arrives
+        // between the two steps is found by looking again.
+        let _ = self.instance.update_control(|control| control.tracked = 0);
+        if self.instance.failed.keys().next().is_some() {
+            let _ = self.instance.update_control(|control| control.tracked = 1);
+            return;
+        }
+        self.instance.detach_on_demand();
+        self.following = false;
+        debug!("nothing is outstanding: the hooks on hot paths are detached");
+    }
+
+    /// A filesystem module was loaded: a second copy of the object, made for it, takes over.
+    fn hand_over(&mut self, into: &mut Vec<Fact>) {
+        self.reload = false;
+        let (mut instance, rings) = match Instance::load(&self.options) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                warn!("a filesystem module was loaded and cannot be hooked: {error}");
+                self.lose(LossCause::HookMissing, 1);
+                return;
+            }
+        };
+        let rings = match AsyncRings::new(rings) {
+            Ok(rings) => rings,
+            Err(error) => {
+                warn!("a filesystem module was loaded and cannot be hooked: {error}");
+                self.lose(LossCause::HookMissing, 1);
+                return;
+            }
+        };
+        let mut any = false;
+        for entry in self.instance.failed.iter().flatten() {
+            let (key, state) = entry;
+            any |= instance.failed.insert(key, state, 0).is_ok();
+        }
+        if any {
+            let _ = instance.update_control(|control| control.tracked = 1);
+            instance.attach_on_demand();
+        }
+        self.count_losses();
+        self.drain();
+        std::mem::swap(&mut self.instance, &mut instance);
+        drop(instance);
+        // What the first copy saw until it was gone.
+        self.drain();
+        self.rings = rings;
+        self.told = self.instance.counters();
+        self.release(false, into);
+    }
+
+    fn follow(&mut self) {
+        if self.following && self.instance.attach_on_demand() {
+            debug!("a failure appeared: the hooks on hot paths are attached");
+        }
+    }
+}
+
+impl FactSource for Tracer {
+    type Error = TracerError;
+
+    fn hooks(&self) -> &[HookStatus] {
+        &self.instance.hooks
+    }
+
+    fn tier(&self) -> Tier {
+        self.instance.tier
+    }
+
+    async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<(), TracerError> {
+        let before = into.len();
+        self.failed_again.clear();
+        loop {
+            self.drain();
+            self.follow();
+            if self.reload {
+                self.hand_over(into);
+            }
+            if self.following {
+                self.count_losses();
+            }
+            self.release(false, into);
+            if into.len() > before {
+                return Ok(());
+            }
+            if self.order.is_empty() && !self.following {
+                self.rings.readable().await?;
+                continue;
+            }
+            let pause = if self.order.is_empty() {
+                HOUSEKEEPING
+            } else {
+                REORDER
+            };
+            tokio::select! {
+                ready = self.rings.readable() => ready?,
+                () = tokio::time::sleep(pause) => {
+                    if self.order.is_empty() {
+                        self.keep_house();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish(mut self, into: &mut Vec<Fact>) {
+        self.count_losses();
+        self.drain();
+        self.instance.detach_all();
+        self.drain();
+        self.count_losses();
+        self.release(true, into);
+    }
+
+    fn settled(&mut self, inode: &InodeKey) {
+        if !self.failed_again.contains(inode) {
+            self.settled.insert(*inode);
+        }
+    }
+}
+
+/// The kernel's BTF was 20 MiB of heap while the hooks were attached; glibc keeps it otherwise.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments that could be wrong.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
+fn raise_memlock() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}
+
+/// What can be attached on this machine: loads, attaches and detaches everything. Must run within
+/// a tokio runtime.
+///
+/// # Errors
+/// [`AttachError`].
+pub fn probe_hooks(tier: Option<Tier>) -> Result<(Tier, Vec<HookStatus>), AttachError> {
+    raise_memlock();
+    let options = Options {
+        tier,
+        ..Options::default()
+    };
+    let (mut instance, _rings) = Instance::load(&options)?;
+    instance.attach_on_demand();
+    instance.detach_on_demand();
+    let hooks = std::mem::take(&mut instance.hooks);
+    Ok((instance.tier, hooks))
+}
+
+/// How each hook could be attached, as far as the kernel's BTF and symbols tell: nothing is loaded,
+/// no privilege is needed. What the kernel then allows, only [`probe_hooks`] finds out.
+#[must_use]
+pub fn possible_hooks() -> Vec<HookStatus> {
+    let types = kernel::types();
+    let Some(vmlinux) = types.vmlinux.as_deref() else {
+        return Vec::new();
+    };
+    let wanted = HOOKS
+        .iter()
+        .flat_map(|hook| hook.ways)
+        .map(|way| way.target)
+        .collect();
+    let functions = kernel::functions(&wanted);
+    let possible = |way: &Way| match way.method {
+        Method::Fentry | Method::Fexit => vmlinux.has_func(way.target),
+        Method::Kprobe => kernel::has_kprobes() && functions.contains(way.target),
+        Method::RawTracepoint => {
+            vmlinux.has_tracepoint(way.target)
+                || types
+                    .modules
+                    .get(way.module)
+                    .is_some_and(|btf| btf.has_tracepoint(way.target))
+                || types.version < (5, 11) && kernel::has_module(way.module)
+        }
+    };
+    HOOKS
+        .iter()
+        .map(|hook| {
+            let first = hook.ways.first().map_or("", |way| way.target);
+            let waits = hook
+                .ways
+                .iter()
+                .map(|way| way.module)
+                .find(|module| !module.is_empty() && !kernel::has_module(module));
+            let (target, state) = match (hook.ways.iter().find(|way| possible(way)), waits) {
+                (Some(way), _) => (way.target, HookState::Possible(way.method)),
+                (None, Some(module)) => (first, HookState::WaitsForModule(module.to_owned())),
+                (None, None) => (
+                    first,
+                    HookState::NotNeeded("this kernel does not have it".to_owned()),
+                ),
+            };
+            HookStatus {
+                name: hook.name,
+                purpose: hook.purpose,
+                target: target.to_owned(),
+                state,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,142 @@
+//! Where facts come from. Every source gives the same facts, in the order of their times.
+
+pub mod absent;
+#[cfg(target_os = "linux")]
+pub mod ebpf;
+
+use crate::{
+    model::{Fact, InodeKey},
+    schema::HookRecord,
+};
+
+/// A place in the kernel that a source listens at, and what became of it on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookStatus {
+    /// Our name for it, stable across kernels: `sync.msync`, `ext4.end_bio` ...
+    pub name: &'static str,
+    /// What it is for, in a few words.
+    pub purpose: &'static str,
+    /// The kernel function or tracepoint that was chosen, or the first choice if none was.
+    pub target: String,
+    /// What became of it.
+    pub state: HookState,
+}
+
+/// What became of a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookState {
+    /// Can be attached, as far as looking can tell (`check` without `--attach`).
+    Possible(Method),
+    /// Attached.
+    Attached(Method),
+    /// Loaded, and attached once the first write failure appears.
+    OnDemand(Method),
+    /// Waits for a kernel module (named) to be loaded.
+    WaitsForModule(String),
+    /// Another hook already sees what this one would.
+    NotNeeded(String),
+    /// Cannot be had here: the sentence says why and what it costs.
+    Unavailable(String),
+}
+
+/// How a hook is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// BPF trampoline at function entry (`BPF_TRACE_FENTRY`).
+    Fentry,
+    /// BPF trampoline at function return (`BPF_TRACE_FEXIT`).
+    Fexit,
+    /// Kprobe at function entry.
+    Kprobe,
+    /// Raw tracepoint (`BPF_RAW_TRACEPOINT_OPEN`).
+    RawTracepoint,
+}
+
+impl Method {
+    /// Its name in outputs and documentation.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::RawTracepoint => "raw_tracepoint",
+        }
+    }
+}
+
+/// Which hooks may be used (design: hook tiers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// fentry/fexit where the kernel has them, then kprobes and raw tracepoints.
+    Fentry,
+    /// Kprobes and raw tracepoints.
+    Kprobe,
+    /// Raw tracepoints only.
+    Tracepoint,
+}
+
+impl Tier {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// What a source is asked to watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Only these hooks; `None`: the best that the kernel allows.
+    pub tier: Option<Tier>,
+    /// Follow `msync` without `MS_SYNC` too.
+    pub include_async: bool,
+}
+
+/// Where facts come from.
+pub trait FactSource: Sized {
+    /// Why it cannot go on.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Every hook and what became of it; changes when a kernel module is loaded.
+    fn hooks(&self) -> &[HookStatus];
+
+    /// The best hooks in use.
+    fn tier(&self) -> Tier;
+
+    /// Waits until facts are ready and appends them, in the order of their times. May be dropped
+    /// while it waits: what it appended until then counts, and nothing is lost.
+    fn next_facts(&mut self, into: &mut Vec<Fact>)
+    -> impl Future<Output = Result<(), Self::Error>>;
+
+    /// Detaches every hook and appends what was still on its way.
+    fn finish(self, into: &mut Vec<Fact>) -> impl Future<Output = ()>;
+
+    /// Nothing is outstanding on this inode any more: it need not be followed.
+    fn settled(&mut self, inode: &InodeKey);
+}
+
+impl From<&HookStatus> for HookRecord {
+    fn from(hook: &HookStatus) -> Self {
+        let (state, method, detail) = match &hook.state {
+            HookState::Possible(method) => ("possible", Some(method), None),
+            HookState::Attached(method) => ("attached", Some(method), None),
+            HookState::OnDemand(method) => ("on_demand", Some(method), None),
+            HookState::WaitsForModule(module) => ("waits_for_module", None, Some(module)),
+            HookState::NotNeeded(by) => ("not_needed", None, Some(by)),
+            HookState::Unavailable(why) => ("unavailable", None, Some(why)),
+        };
+        Self {
+            name: hook.name.to_owned(),
+            purpose: hook.purpose.to_owned(),
+            target: hook.target.clone(),
+            state: state.to_owned(),
+            method: method.map(|method| method.name().to_owned()),
+            detail: detail.cloned(),
+        }
+    }
+}

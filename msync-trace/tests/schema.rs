@@ -1,0 +1,363 @@
+//! Records as JSON: they come back unchanged, and docs/schema/v1.json describes all of them.
+
+use std::{fs, path::Path};
+
+use jsonschema::Validator;
+use msync_trace::{
+    enrich::Enricher,
+    model::{
+        ByteRange, Call, CallId, Coverage, Discarded, Errno, Evicted, Evidence, Fact, FactKind,
+        FileId, FileSystemId, FileView, Gone, InMemory, Incident, IncidentId, InodeKey, LossCause,
+        Lost, MonoTime, Opened, ProcessId, Redirtied, SyncReturn, Task, Told, ToldWho, WriteFailed,
+        WriteOk,
+    },
+    schema::{
+        Body, Clock, CommandEnd, Container, Explanation, Filters, Head, HookRecord, KernelRecord,
+        Name, Record, Start, Stop, StopReason, Totals, WallTime, Word, from_line, to_line,
+    },
+};
+use proptest::{collection::vec, option::of, prelude::*, sample::select};
+use serde_json::Value;
+
+/// The published schema, made strict: a member that it does not describe is an error here, so
+/// that no member goes out undocumented.
+fn published() -> Validator {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/v1.json");
+    let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
+        forbid_others(definition);
+    }
+    jsonschema::validator_for(&schema).unwrap()
+}
+
+fn forbid_others(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.get("type") == Some(&Value::from("object")) {
+                members.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+            members.values_mut().for_each(forbid_others);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forbid_others),
+        _ => {}
+    }
+}
+
+fn assert_described(validator: &Validator, line: &[u8]) {
+    let value: Value = serde_json::from_slice(line).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(&value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{value:#}\n{errors:#?}");
+}
+
+fn clock() -> Clock {
+    Clock::new(MonoTime(0), WallTime(1_763_640_000_000_000_000))
+}
+
+fn word<T: Word + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    select(T::ALL)
+}
+
+prop_compose! {
+    fn range()(start in 0..u64::MAX - 1, len in 1..u64::MAX) -> ByteRange {
+        ByteRange::with_len(start, len).unwrap()
+    }
+}
+
+fn errno() -> impl Strategy<Value = Errno> {
+    (1_u32..=4095).prop_map(|number| Errno::new(number).unwrap())
+}
+
+fn dev() -> impl Strategy<Value = u32> {
+    any::<u32>()
+}
+
+prop_compose! {
+    fn inode()(
+        fs in prop_oneof![
+            any::<[u8; 16]>().prop_map(FileSystemId::Uuid),
+            dev().prop_map(FileSystemId::Device),
+        ],
+        ino: u64,
+        generation: u32,
+        subvolume: u64,
+    ) -> InodeKey {
+        InodeKey { fs, ino, generation, subvolume }
+    }
+}
+
+/// Names of all kinds: any bytes, any Unicode.
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(any::<u8>(), 0..20),
+        any::<String>().prop_map(String::into_bytes),
+    ]
+}
+
+prop_compose! {
+    fn task()(
+        pid: u32,
+        start_time: u64,
+        tid: u32,
+        uid: u32,
+        comm in name(),
+        cgroup: u64,
+        kernel_thread: bool,
+    ) -> Task {
+        let process = ProcessId { pid, start_time };
+        Task { process, tid, uid, comm, cgroup, kernel_thread }
+    }
+}
+
+prop_compose! {
+    fn view()(
+        path in of(name()),
+        from_root: bool,
+        fs_type in of(any::<String>()),
+        dev in of(dev()),
+        dev_name in of(any::<String>()),
+        deleted: bool,
+    ) -> FileView {
+        FileView { path, from_root, fs_type, dev, dev_name, deleted }
+    }
+}
+
+prop_compose! {
+    fn write_failed()(
+        inode in inode(),
+        range in of(range()),
+        errno in errno(),
+        submitted in of(any::<u64>().prop_map(MonoTime)),
+        eviction_watched: bool,
+        writer in of(task()),
+        file in view(),
+    ) -> WriteFailed {
+        WriteFailed { inode, range, errno, submitted, eviction_watched, writer, file }
+    }
+}
+
+prop_compose! {
+    fn sync_return()(
+        inode in inode(),
+        file in of(any::<u64>().prop_map(FileId)),
+        call in word::<Call>(),
+        id in any::<u64>().prop_map(CallId),
+        range in range(),
+        error in of(errno()),
+        pending: bool,
+        task in task(),
+        file_view in view(),
+    ) -> SyncReturn {
+        SyncReturn { inode, file, call, id, range, error, pending, task, file_view }
+    }
+}
+
+fn kind() -> impl Strategy<Value = FactKind> {
+    let file = || any::<u64>().prop_map(FileId);
+    prop_oneof![
+        write_failed().prop_map(FactKind::WriteFailed),
+        sync_return().prop_map(FactKind::SyncReturn),
+        (inode(), range()).prop_map(|(inode, range)| FactKind::WriteOk(WriteOk { inode, range })),
+        (inode(), range())
+            .prop_map(|(inode, range)| FactKind::Redirtied(Redirtied { inode, range })),
+        (inode(), range())
+            .prop_map(|(inode, range)| FactKind::Discarded(Discarded { inode, range })),
+        (inode(), range()).prop_map(|(inode, range)| FactKind::Evicted(Evicted { inode, range })),
+        (inode(), file(), errno(), task()).prop_map(|(inode, file, errno, task)| {
+            FactKind::Told(Told {
+                inode,
+                file,
+                errno,
+                task,
+            })
+        }),
+        (inode(), file()).prop_map(|(inode, file)| FactKind::Opened(Opened { inode, file })),
+        (inode(), any::<bool>())
+            .prop_map(|(inode, deleted)| FactKind::Gone(Gone { inode, deleted })),
+        (word::<LossCause>(), any::<u64>())
+            .prop_map(|(cause, count)| FactKind::Lost(Lost { cause, count })),
+    ]
+}
+
+prop_compose! {
+    // Wall times are i64 nanoseconds: kernel times up to some centuries of uptime.
+    fn fact()(at in 0..7_000_000_000_000_000_000_u64, kind in kind()) -> Fact {
+        Fact { at: MonoTime(at), kind }
+    }
+}
+
+prop_compose! {
+    fn incident()(
+        (id, inode, ranges, errno) in (1_u64.., inode(), vec((0_u64..1 << 50, 1_u64..1 << 20), 1..4), errno()),
+        (failed_at, last_failed_at, synced_at) in (0_u64..1 << 60, 0_u64..1 << 60, 0_u64..1 << 60),
+        (writer, task, file) in (of(task()), task(), view()),
+        (call, requested) in (word::<Call>(), range()),
+        (told, coverage) in (word::<ToldWho>(), word::<Coverage>()),
+        (evidence, in_memory) in (word::<Evidence>(), word::<InMemory>()),
+    ) -> Incident {
+        let ranges = match evidence {
+            Evidence::Inode => Vec::new(),
+            Evidence::Page => ranges
+                .into_iter()
+                .map(|(start, len)| ByteRange::with_len(start, len).unwrap())
+                .collect(),
+        };
+        Incident {
+            id: IncidentId(id),
+            inode,
+            ranges,
+            errno,
+            failed_at: MonoTime(failed_at),
+            last_failed_at: MonoTime(last_failed_at),
+            writer,
+            synced_at: MonoTime(synced_at),
+            call,
+            requested,
+            task,
+            told,
+            coverage,
+            evidence,
+            in_memory,
+            file,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_fact_comes_back_as_it_was(fact in fact()) {
+        let line = to_line(&Record::of_fact(fact.clone(), &clock()));
+        let back = from_line(&line).unwrap().into_fact();
+        prop_assert_eq!(back, Some(fact));
+    }
+
+    #[test]
+    fn an_incident_comes_back_as_it_was(incident in incident()) {
+        let enricher = Enricher::below(Path::new("/nonexistent"));
+        let record = enricher.incident(&incident, &clock());
+        prop_assert_eq!(from_line(&to_line(&record)).unwrap(), record);
+    }
+
+    /// One record, one line, whatever the names are; and nothing in it that a terminal obeys.
+    #[test]
+    fn a_line_is_a_line(fact in fact()) {
+        let line = String::from_utf8(to_line(&Record::of_fact(fact, &clock()))).unwrap();
+        let text = line.strip_suffix('\n').unwrap();
+        prop_assert!(!text.chars().any(msync_trace::schema::is_unprintable), "{:?}", text);
+    }
+}
+
+#[test]
+fn every_fact_and_incident_is_described_by_the_published_schema() {
+    let validator = published();
+    let config = ProptestConfig::with_cases(300);
+    proptest!(config, |(fact in fact(), incident in incident())| {
+        assert_described(&validator, &to_line(&Record::of_fact(fact, &clock())));
+        let enricher = Enricher::below(Path::new("/nonexistent"));
+        let mut record = enricher.incident(&incident, &clock());
+        assert_described(&validator, &to_line(&record));
+        if let Body::Incident(incident) = &mut record.body {
+            incident.process.exe = Some(Name(b"/bin/\xff".to_vec()));
+            incident.process.container = Some(Container {
+                id: "ab".repeat(32),
+                runtime: Some("podman".to_owned()),
+            });
+        }
+        assert_described(&validator, &to_line(&record));
+    });
+}
+
+#[test]
+fn start_and_stop_are_described_and_come_back() {
+    let validator = published();
+    let start = Start {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        kernel: KernelRecord {
+            name: "Linux".to_owned(),
+            release: "6.12".to_owned(),
+            machine: "x86_64".to_owned(),
+        },
+        boot_id: None,
+        host: Some("h".to_owned()),
+        tier: "fentry".to_owned(),
+        hooks: vec![HookRecord {
+            name: "sync.msync".to_owned(),
+            purpose: "returns of msync".to_owned(),
+            target: "__x64_sys_msync".to_owned(),
+            state: "attached".to_owned(),
+            method: Some("fexit".to_owned()),
+            detail: None,
+        }],
+        wall_minus_mono_ns: -5,
+        calls: Call::ALL.to_vec(),
+        filters: Filters {
+            pid: vec![3],
+            ..Filters::default()
+        },
+        command: Some(vec!["ls".to_owned()]),
+    };
+    let stop = Stop {
+        reason: StopReason::Command,
+        duration_ns: 1,
+        totals: Totals::default(),
+        facts: 4,
+        outstanding_inodes: 0,
+        complete: false,
+        lost: vec![Lost {
+            cause: LossCause::WalkLimit,
+            count: 3,
+        }],
+        missing_hooks: vec![Explanation {
+            name: "a".to_owned(),
+            reason: "b".to_owned(),
+        }],
+        command: Some(CommandEnd {
+            status: Some(0),
+            signal: None,
+        }),
+        error: None,
+        exit_status: 3,
+    };
+    for body in [Body::Start(Box::new(start)), Body::Stop(Box::new(stop))] {
+        let head = Head::at(MonoTime(7), &clock());
+        let record = Record { head, body };
+        let line = to_line(&record);
+        assert_described(&validator, &line);
+        assert_eq!(from_line(&line).unwrap(), record);
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_is_wrong() {
+    let validator = published();
+    let fact = Fact {
+        at: MonoTime(1),
+        kind: FactKind::Lost(Lost {
+            cause: LossCause::WalkLimit,
+            count: 1,
+        }),
+    };
+    let line = to_line(&Record::of_fact(fact, &clock()));
+    let good: Value = serde_json::from_slice(&line).unwrap();
+    assert!(validator.is_valid(&good));
+    for (member, wrong) in [
+        ("schema", Value::from(2)),
+        ("time", Value::from("yesterday")),
+        ("cause", Value::from("bad luck")),
+        ("surprise", Value::from(1)),
+    ] {
+        let mut bad = good.clone();
+        bad[member] = wrong;
+        assert!(!validator.is_valid(&bad), "{bad}");
+    }
+}
+
+#[test]
+fn a_record_of_a_newer_schema_says_so() {
+    let line = br#"{"schema":2,"time":"2026-01-01T00:00:00Z","mono_ns":1,"type":"lost","cause":"walk_limit","count":1}"#;
+    let error = from_line(line).unwrap_err().to_string();
+    assert!(error.contains("schema 2"), "{error}");
+}

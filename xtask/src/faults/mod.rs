@@ -1,0 +1,201 @@
+//! A disk that fails on command, made of a FUSE file and a loop device: no kernel module beyond
+//! `fuse` and `loop`, and its true content can be read beside every cache.
+//!
+//! Three processes keep it free of deadlocks: the server answers FUSE and touches nothing above
+//! it; this process owns the loop device; the programs under test are forked from it. Whoever is
+//! killed first, the others wake up: the loop device detaches itself with its last user, the
+//! server lives on until then.
+
+mod image;
+mod loop_device;
+mod rules;
+mod server;
+
+use std::fs::OpenOptions;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+pub use image::{BLOCK, Image};
+pub use rules::{Marker, Rule};
+
+use loop_device::LoopDevice;
+use server::{Answer, Command};
+
+pub use server::Header;
+
+/// The longest a healthy server may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Gives this process mounts that nobody else sees and that end with it.
+pub fn private_mounts() -> io::Result<()> {
+    // SAFETY: neither call touches memory beyond its constant arguments.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let (none, root) = (std::ptr::null(), c"/".as_ptr());
+        if libc::mount(
+            none,
+            root,
+            none,
+            libc::MS_REC | libc::MS_PRIVATE,
+            none.cast(),
+        ) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The disk.
+pub struct FaultDevice {
+    /// `None` only while dropping.
+    device: Option<LoopDevice>,
+    control: BufReader<UnixStream>,
+    image: Image,
+    saved: Image,
+    server: libc::pid_t,
+}
+
+impl FaultDevice {
+    /// A healthy disk of `size` zero bytes; `mount_point` is an empty directory, used in the
+    /// server's own mount namespace. Forks: call it before this process has threads.
+    pub fn new(size: u64, mount_point: &Path) -> Result<FaultDevice> {
+        let (image, saved) = (Image::new(size)?, Image::new(size)?);
+        let (ours, theirs) = UnixStream::pair()?;
+        // SAFETY: this process has one thread, so the child may do anything.
+        let server = match unsafe { libc::fork() } {
+            -1 => return Err(io::Error::last_os_error()).context("fork"),
+            0 => {
+                drop(ours);
+                server::serve(image, &saved, mount_point, theirs)
+            }
+            pid => pid,
+        };
+        drop(theirs);
+        ours.set_read_timeout(Some(PATIENCE))?;
+        let mut control = BufReader::new(ours);
+        read_answer(&mut control)
+            .context("the FUSE server did not start (is /dev/fuse usable? try `modprobe fuse`)")?;
+        let disk = format!(
+            "/proc/{server}/root{}/{}",
+            mount_point.display(),
+            server::DISK
+        );
+        let backing = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&disk)
+            .context(disk)?;
+        let device = LoopDevice::attach(&backing)
+            .context("no loop device (try `modprobe loop`, or free one: `losetup -a`)")?;
+        Ok(FaultDevice {
+            device: Some(device),
+            control,
+            image,
+            saved,
+            server,
+        })
+    }
+
+    /// The block device.
+    pub fn path(&self) -> &Path {
+        self.device().path()
+    }
+
+    /// What is on the disk now, beside every cache. May be changed while nothing is mounted.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// From now on requests fail by these rules. A failing write stores nothing.
+    pub fn fail(&mut self, rules: Vec<Rule>) -> Result<()> {
+        self.ask(&Command::Rules { rules, torn: false }).map(drop)
+    }
+
+    /// From now on writes fail by these rules, but what comes before the first bad block of a
+    /// request is stored.
+    pub fn fail_torn(&mut self, rules: Vec<Rule>) -> Result<()> {
+        self.ask(&Command::Rules { rules, torn: true }).map(drop)
+    }
+
+    /// Everything works again. Returns how many writes had failed.
+    pub fn heal(&mut self) -> Result<u64> {
+        let answer = self.ask(&Command::Rules {
+            rules: Vec::new(),
+            torn: false,
+        })?;
+        Ok(answer.failed_writes)
+    }
+
+    /// What a power cut right now would leave, and the blocks whose last write failed: the disk
+    /// may have them all the same.
+    pub fn snapshot(&mut self) -> Result<(Image, Vec<Header>)> {
+        let copy = Image::new(self.image.size())?;
+        let answer = self.ask(&Command::Snapshot)?;
+        copy.copy_from(&self.saved)?;
+        Ok((copy, answer.refused))
+    }
+
+    /// Forgets which blocks were refused so far.
+    pub fn forget(&mut self) -> Result<()> {
+        self.ask(&Command::Forget).map(drop)
+    }
+
+    /// Puts other bytes on the disk. Only while nothing is mounted.
+    pub fn restore(&self, image: &Image) -> Result<()> {
+        self.image.copy_from(image)?;
+        self.device().drop_cache()?;
+        Ok(())
+    }
+
+    fn device(&self) -> &LoopDevice {
+        self.device
+            .as_ref()
+            .expect("the loop device lives as long as the disk")
+    }
+
+    fn ask(&mut self, command: &Command) -> Result<Answer> {
+        let mut line = serde_json::to_string(command)?;
+        line.push('\n');
+        self.control.get_mut().write_all(line.as_bytes())?;
+        let answer = read_answer(&mut self.control)?;
+        match &answer.error {
+            Some(error) => bail!("fault device: {error}"),
+            None => Ok(answer),
+        }
+    }
+}
+
+impl Drop for FaultDevice {
+    /// The server heals the disk when we hang up, and ends once the loop device has let go of
+    /// its file.
+    fn drop(&mut self) {
+        let _ = self.control.get_ref().shutdown(std::net::Shutdown::Both);
+        self.device = None;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let mut status = 0;
+            // SAFETY: status is a valid place for the result; the child is ours.
+            match unsafe { libc::waitpid(self.server, &raw mut status, libc::WNOHANG) } {
+                0 => std::thread::sleep(Duration::from_millis(1)),
+                _ => return,
+            }
+        }
+    }
+}
+
+fn read_answer(from: &mut BufReader<UnixStream>) -> Result<Answer> {
+    let mut line = String::new();
+    from.read_line(&mut line)
+        .context("the FUSE server does not answer")?;
+    if line.is_empty() {
+        bail!("the FUSE server has ended");
+    }
+    Ok(serde_json::from_str(&line)?)
+}

@@ -1,0 +1,71 @@
+//! Development tasks of msync-trace. `cargo xtask help` lists them.
+
+#[cfg(target_os = "linux")]
+mod bench;
+mod demo;
+#[path = "../../msync-trace/build/ebpf_toolchain.rs"]
+mod ebpf_toolchain;
+#[cfg(target_os = "linux")]
+mod faults;
+mod paths;
+mod readme;
+#[cfg(target_os = "linux")]
+mod scenarios;
+mod setup;
+mod step;
+mod tally;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Development tasks of msync-trace
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_version_flag = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::SetupArgs),
+    Demo(demo::DemoArgs),
+    Test(test::TestArgs),
+    Vm(vm::VmArgs),
+    #[cfg(target_os = "linux")]
+    Scenarios(scenarios::ScenariosArgs),
+    #[cfg(target_os = "linux")]
+    Bench(bench::BenchArgs),
+}
+
+fn main() -> ExitCode {
+    step::take_children_along_when_interrupted();
+    match run(&Arguments::parse().task) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<u8> {
+    match task {
+        Task::Setup(args) => setup::run(args),
+        Task::Demo(args) => demo::run(args),
+        Task::Test(args) => test::run(args),
+        Task::Vm(args) => vm::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Scenarios(args) => scenarios::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Bench(args) => bench::run(args),
+    }
+}

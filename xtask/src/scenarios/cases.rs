@@ -1,0 +1,540 @@
+//! The scenarios, each a small story: what fails, who asks, who is told, who is lied to.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::program::{Ask, By, Open, Outcome, Program, Step};
+use super::volume::Kind;
+use super::world::{Claim, Skip, Told, Truth, World};
+use crate::faults::{BLOCK, Rule};
+
+/// A story and where it can happen.
+pub struct Scenario {
+    /// Its name in results.
+    pub name: &'static str,
+    /// Further flags of the tool.
+    pub flags: &'static [&'static str],
+    /// What happens.
+    pub play: fn(&mut World) -> Result<()>,
+    on: &'static [Kind],
+}
+
+impl Scenario {
+    /// Whether the story makes sense there.
+    pub fn runs_on(&self, kind: Kind) -> bool {
+        self.on.contains(&kind)
+    }
+}
+
+/// Where an error on a data page is an error of that page and no more. With data=journal it is
+/// the journal that fails, and dies.
+const PAGE_ERRORS: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs, Kind::Btrfs];
+const EXT4: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal];
+/// btrfs gives every file a new number.
+const NUMBERS_COME_AGAIN: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs];
+const EVERYWHERE: &[Kind] = &Kind::ALL;
+const DATA_JOURNAL: &[Kind] = &[Kind::Ext4DataJournal];
+
+macro_rules! stories {
+    ($($play:ident on $kinds:expr $(, with $($flag:literal)+)?;)*) => {
+        &[$(Scenario {
+            name: stringify!($play),
+            flags: &[$($($flag),+)?],
+            play: $play,
+            on: $kinds,
+        }),*]
+    };
+}
+
+/// All of them.
+pub fn scenarios() -> &'static [Scenario] {
+    stories! {
+        same_descriptor on PAGE_ERRORS;
+        device_full on PAGE_ERRORS;
+        another_process_got_the_error on PAGE_ERRORS;
+        opened_after_the_error_was_seen on PAGE_ERRORS;
+        evicted_inode on PAGE_ERRORS;
+        unmounted_and_mounted_again on PAGE_ERRORS;
+        flusher_fails_in_background on PAGE_ERRORS;
+        block_allocation_fails on EXT4;
+        outside_the_range on PAGE_ERRORS;
+        partly_in_the_range on PAGE_ERRORS;
+        rewritten_before_msync on PAGE_ERRORS;
+        truncated_before_msync on PAGE_ERRORS;
+        hole_punched_before_msync on PAGE_ERRORS;
+        healthy on EVERYWHERE;
+        two_files_one_msync on PAGE_ERRORS;
+        deleted_and_number_reused on NUMBERS_COME_AGAIN;
+        another_thread on PAGE_ERRORS;
+        forked_child on PAGE_ERRORS;
+        fsync_got_the_error on PAGE_ERRORS;
+        fdatasync_got_the_error on PAGE_ERRORS;
+        sync_file_range_got_the_error on PAGE_ERRORS;
+        io_uring_got_the_error on PAGE_ERRORS;
+        second_fsync on PAGE_ERRORS, with "--calls" "fsync";
+        unwritten_extent on PAGE_ERRORS;
+        fresh_hole on PAGE_ERRORS;
+        async_promises_nothing on PAGE_ERRORS;
+        async_on_request on PAGE_ERRORS, with "--include-async";
+        partly_rewritten on PAGE_ERRORS;
+        neighbour_rewritten on PAGE_ERRORS;
+        torn_request on PAGE_ERRORS;
+        compat_caller on PAGE_ERRORS;
+        dead_journal on DATA_JOURNAL;
+    }
+}
+
+const FILE: &str = "a";
+const REUSED: &str = "new";
+const PAGES: u64 = 16;
+const ALL: Range<u64> = 0..PAGES;
+const BAD: Range<u64> = 4..8;
+
+/// A program with a healthy file of 16 pages, mapped at the start of its arena, all on disk.
+fn program_with_file(world: &World, name: &str) -> Result<(Program, usize)> {
+    let mut program = world.program(name)?;
+    let slot = program.open(FILE, Open::New)?;
+    program.resize(slot, PAGES)?;
+    program.map(slot, 0, 0, PAGES)?;
+    program.store(ALL, false)?;
+    program.msync(ALL)?.must_be(0)?;
+    Ok((program, slot))
+}
+
+/// Another program, or another descriptor, on the same file.
+fn open_and_map(program: &mut Program, at: u64) -> Result<usize> {
+    let slot = program.open(FILE, Open::Existing)?;
+    program.map(slot, at, 0, PAGES)?;
+    Ok(slot)
+}
+
+/// The victim's pages 4 to 7 have failed and its msync was told so.
+fn told_once(world: &mut World) -> Result<(Program, usize)> {
+    let (mut victim, slot) = program_with_file(world, "victim")?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    Ok((victim, slot))
+}
+
+/// An msync of these pages fails, and the descriptor (slot 0) is given all there is to be told:
+/// btrfs records one failure a second time when its worker gets to it, perhaps after msync
+/// returned.
+fn is_told(world: &mut World, victim: &mut Program, arena: Range<u64>) -> Result<i32> {
+    let errno = victim.msync(arena)?.errno;
+    world.note(format!("msync gave {}", super::program::name(errno)));
+    ensure!(errno != 0, "msync gave 0 over pages that were just refused");
+    settle(world, victim)?;
+    Ok(errno)
+}
+
+fn settle(world: &mut World, victim: &mut Program) -> Result<()> {
+    if world.kind() == Kind::Btrfs {
+        world.background_write_back()?;
+        let again = victim.sync(Ask::FileRange(0), By::Main)?.errno;
+        world.note(format!("btrfs, once more: {}", super::program::name(again)));
+    }
+    Ok(())
+}
+
+/// The victim's pages 4 to 7 have failed in background write-back; nobody knows.
+fn failed_in_background(world: &mut World) -> Result<(Program, usize)> {
+    let (mut victim, slot) = program_with_file(world, "victim")?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    world.background_write_back()?;
+    Ok((victim, slot))
+}
+
+fn same_descriptor(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))?;
+    world.heal()?;
+    // Again, on a healthy device: still lost, and not a second incident.
+    victim.msync(ALL)?.must_be(0)?;
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}
+
+fn device_full(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    world.fail(libc::ENOSPC)?;
+    victim.store(BAD, true)?;
+    // Some kernels and file systems make EIO of every error.
+    let errno = is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(BAD))
+}
+
+fn another_process_got_the_error(world: &mut World) -> Result<()> {
+    let (mut writer, _) = program_with_file(world, "writer")?;
+    let mut other = world.program("other")?;
+    let slot = open_and_map(&mut other, 0)?;
+    world.fail(libc::EIO)?;
+    writer.store(BAD, true)?;
+    world.background_write_back()?;
+    other.sync(Ask::Fsync(slot), By::Main)?.must_be(libc::EIO)?;
+    let mut victim = world.program("victim")?;
+    open_and_map(&mut victim, 0)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Other).lost(BAD))?;
+    // The writer's own descriptor was open before: it is told, once.
+    writer.msync(ALL)?.must_be(libc::EIO)?;
+    Ok(())
+}
+
+fn opened_after_the_error_was_seen(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    victim.let_go()?;
+    open_and_map(&mut victim, 0)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Other).lost(BAD))
+}
+
+fn evicted_inode(world: &mut World) -> Result<()> {
+    let (mut writer, slot) = failed_in_background(world)?;
+    world.heal()?;
+    writer.step(&Step::Unmap(ALL))?.must_be(0)?;
+    writer.step(&Step::DropCache(slot))?.must_be(0)?;
+    drop(writer);
+    world.evict_inodes()?;
+    let mut victim = world.program("victim")?;
+    open_and_map(&mut victim, 0)?;
+    // If the inode were still there, a new descriptor would be told.
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Nobody)
+            .lost(BAD)
+            .in_memory("no"),
+    )
+}
+
+fn unmounted_and_mounted_again(world: &mut World) -> Result<()> {
+    let (writer, _) = failed_in_background(world)?;
+    world.heal()?;
+    drop(writer);
+    world.volume.unmount()?;
+    world.volume.mount("")?;
+    let mut victim = world.program("victim")?;
+    open_and_map(&mut victim, 0)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Nobody)
+            .lost(BAD)
+            .in_memory("no"),
+    )
+}
+
+fn flusher_fails_in_background(world: &mut World) -> Result<()> {
+    let (mut victim, _) = failed_in_background(world)?;
+    victim.msync(ALL)?.must_be(libc::EIO)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+/// The only block bitmap cannot be read, so no block can be found for new pages. ext4 then throws
+/// the pages away, and no error is kept for the file.
+fn block_allocation_fails(world: &mut World) -> Result<()> {
+    world.volume.unmount()?;
+    let mut bitmap = [0; 4];
+    // First group descriptor, in the block after the superblock: bg_block_bitmap_lo.
+    world
+        .volume
+        .device
+        .image()
+        .read_at(&mut bitmap, BLOCK as u64)?;
+    let start = u64::from(u32::from_le_bytes(bitmap)) * BLOCK as u64;
+    let unreadable = Rule::ReadsIn {
+        start,
+        end: start + BLOCK as u64,
+        errno: libc::EIO,
+    };
+    world.volume.device.fail(vec![unreadable])?;
+    world.volume.mount("")?;
+    let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    victim.resize(slot, PAGES)?;
+    victim.map(slot, 0, 0, PAGES)?;
+    victim.store(BAD, false)?;
+    world.background_write_back()?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Nobody).lost(BAD))
+}
+
+fn outside_the_range(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let lie = victim.msync(10..12)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Caller)
+            .lost(BAD)
+            .coverage("outside"),
+    )
+}
+
+fn partly_in_the_range(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let lie = victim.msync(6..12)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Caller)
+            .lost(BAD)
+            .coverage("partly"),
+    )
+}
+
+fn rewritten_before_msync(world: &mut World) -> Result<()> {
+    let (mut program, _) = told_once(world)?;
+    world.heal()?;
+    program.store(BAD, false)?;
+    program.msync(ALL)?.must_be(0)?;
+    world.kept(FILE)
+}
+
+fn truncated_before_msync(world: &mut World) -> Result<()> {
+    let (mut program, slot) = told_once(world)?;
+    world.heal()?;
+    program.resize(slot, BAD.start)?;
+    program.msync(0..BAD.start)?.must_be(0)?;
+    world.kept(FILE)
+}
+
+fn hole_punched_before_msync(world: &mut World) -> Result<()> {
+    let (mut program, slot) = told_once(world)?;
+    world.heal()?;
+    program.punch(slot, BAD)?;
+    program.msync(ALL)?.must_be(0)?;
+    world.kept(FILE)
+}
+
+fn healthy(world: &mut World) -> Result<()> {
+    let (mut program, slot) = program_with_file(world, "healthy")?;
+    for _ in 0..7 {
+        program.store(BAD, false)?;
+        program.msync(ALL)?.must_be(0)?;
+    }
+    program.store(0..1, false)?;
+    program.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    world.kept(FILE)
+}
+
+fn two_files_one_msync(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    let second = victim.open("b", Open::New)?;
+    victim.resize(second, PAGES)?;
+    victim.map(second, PAGES, 0, PAGES)?;
+    victim.store(PAGES..2 * PAGES, false)?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, 0..2 * PAGES)?;
+    victim.store(PAGES..PAGES + 4, false)?;
+    let lie = victim.msync(0..2 * PAGES)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))?;
+    world.kept("b")
+}
+
+fn deleted_and_number_reused(world: &mut World) -> Result<()> {
+    let (mut program, slot) = told_once(world)?;
+    let old = program.step(&Step::Inode(slot))?.must_be(0)?.value;
+    world.heal()?;
+    program.let_go()?;
+    world.delete(FILE)?;
+    world.background_write_back()?;
+    world.count_free_inodes()?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        let slot = program.open(REUSED, Open::New)?;
+        if program.step(&Step::Inode(slot))?.must_be(0)?.value == old {
+            program.resize(slot, PAGES)?;
+            program.map(slot, 0, 0, PAGES)?;
+            program.store(ALL, false)?;
+            program.msync(ALL)?.must_be(0)?;
+            return world.kept(REUSED);
+        }
+        // The name makes room, the open descriptor keeps this number from coming again.
+        world.delete(REUSED)?;
+        // XFS frees inodes in the background, or when somebody asks how many are free.
+        world.count_free_inodes()?;
+    }
+    Err(Skip(format!(
+        "{} did not reuse the inode number",
+        world.kind().name()
+    ))
+    .into())
+}
+
+fn another_thread(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let lie = victim.sync(Ask::Msync(ALL), By::Thread)?.must_be(0)?;
+    ensure!(
+        lie.tid != lie.pid,
+        "the call was not made by another thread"
+    );
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+fn forked_child(world: &mut World) -> Result<()> {
+    let (mut parent, _) = told_once(world)?;
+    let lie = parent.sync(Ask::Msync(ALL), By::Child)?.must_be(0)?;
+    ensure!(
+        lie.pid != parent.pid(),
+        "the call was not made by another process"
+    );
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+/// Another call on the same descriptor is given the error; then msync succeeds.
+fn consumed_by(world: &mut World, ask: fn(usize) -> Ask) -> Result<()> {
+    let (mut victim, slot) = failed_in_background(world)?;
+    let first = victim.sync(ask(slot), By::Main)?;
+    if let Outcome {
+        value: 1, errno, ..
+    } = first
+    {
+        return Err(Skip(format!("the call cannot be made here (errno {errno})")).into());
+    }
+    first.must_be(libc::EIO)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+fn fsync_got_the_error(world: &mut World) -> Result<()> {
+    consumed_by(world, Ask::Fsync)
+}
+
+fn fdatasync_got_the_error(world: &mut World) -> Result<()> {
+    consumed_by(world, Ask::Fdatasync)
+}
+
+fn sync_file_range_got_the_error(world: &mut World) -> Result<()> {
+    consumed_by(world, Ask::FileRange)
+}
+
+fn io_uring_got_the_error(world: &mut World) -> Result<()> {
+    consumed_by(world, Ask::IoUring)
+}
+
+fn second_fsync(world: &mut World) -> Result<()> {
+    let (mut victim, slot) = told_once(world)?;
+    let lie = victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).call("fsync").lost(BAD))
+}
+
+fn unwritten_extent(world: &mut World) -> Result<()> {
+    fresh(world, |program, slot| {
+        program
+            .step(&Step::Allocate(slot, PAGES))?
+            .must_be(0)
+            .map(drop)
+    })
+}
+
+fn fresh_hole(world: &mut World) -> Result<()> {
+    fresh(world, |program, slot| program.resize(slot, PAGES))
+}
+
+/// Pages that never were on the disk before: a reader finds zeros or old blocks.
+fn fresh(world: &mut World, prepare: fn(&mut Program, usize) -> Result<()>) -> Result<()> {
+    let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    prepare(&mut victim, slot)?;
+    victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    victim.map(slot, 0, 0, PAGES)?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+fn async_promises_nothing(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    victim.sync(Ask::MsyncAsync(ALL), By::Main)?.must_be(0)?;
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}
+
+fn async_on_request(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let lie = victim.sync(Ask::MsyncAsync(ALL), By::Main)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Caller)
+            .call("msync_async")
+            .lost(BAD),
+    )
+}
+
+/// Two failed runs, one of them stored again.
+fn partly_rewritten(world: &mut World) -> Result<()> {
+    let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    victim.resize(slot, 256)?;
+    victim.map(slot, 0, 0, 256)?;
+    victim.store(0..256, false)?;
+    victim.msync(0..256)?.must_be(0)?;
+    world.fail(libc::EIO)?;
+    victim.store(4..12, true)?;
+    victim.store(200..204, true)?;
+    is_told(world, &mut victim, 0..256)?;
+    world.heal()?;
+    victim.store(4..12, false)?;
+    let lie = victim.msync(0..256)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller))
+}
+
+/// Eight failed pages, three of them stored again: where the page cache has large folios, the
+/// kernel writes their neighbours too.
+fn neighbour_rewritten(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    world.fail(libc::EIO)?;
+    victim.store(4..12, true)?;
+    is_told(world, &mut victim, ALL)?;
+    world.heal()?;
+    victim.store(4..7, false)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.point(Truth::AsTheDiskSays(Claim::new(FILE, lie, Told::Caller)))
+}
+
+/// One request, of which the device stores the first part and then fails.
+fn torn_request(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    world.fail_torn(libc::EIO)?;
+    victim.store(0..8, false)?;
+    victim.store(8..12, true)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller))
+}
+
+fn compat_caller(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    let first = victim.sync(Ask::Msync(ALL), By::Compat)?;
+    if first.errno == libc::ENOSYS || first.errno == libc::EFAULT {
+        return Err(Skip("no 32-bit system calls here".to_owned()).into());
+    }
+    first.must_be(libc::EIO)?;
+    settle(world, &mut victim)?;
+    let lie = victim.sync(Ask::Msync(ALL), By::Compat)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+/// With data=journal the page goes through the journal, which dies of the error: from then on
+/// msync fails, so nobody is lied to. Before 6.12 the journal may live on without the page and the
+/// second msync gives 0, with no error event that a hook could see (docs/limits.md).
+fn dead_journal(world: &mut World) -> Result<()> {
+    let (mut program, _) = program_with_file(world, "program")?;
+    world.fail(libc::EIO)?;
+    program.store(BAD, true)?;
+    for call in 1..=4 {
+        let outcome = program.msync(ALL)?;
+        world.note(format!(
+            "msync {call} gave {}",
+            super::program::name(outcome.errno)
+        ));
+        if outcome.errno == 0 {
+            return world.point(Truth::OutOfSight(FILE.to_owned()));
+        }
+    }
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}

@@ -1,0 +1,319 @@
+//! `msync-trace trace -o json` as a child, and its JSON lines. The one place that knows the names
+//! of the JSON fields.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::program::name;
+use super::world::{Claim, Told};
+use crate::faults::BLOCK;
+
+/// Attaching takes long under software emulation.
+const START: Duration = Duration::from_secs(60);
+/// The largest pipe that root may have without more ado.
+const PIPE_BYTES: libc::c_int = 1 << 20;
+const STOP: Duration = Duration::from_secs(30);
+
+/// How the tool is started.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// The program.
+    pub program: PathBuf,
+    /// `--tier`, unless `auto`.
+    pub tier: String,
+}
+
+/// The tool, attached.
+pub struct Running {
+    child: Child,
+    stdout: ChildStdout,
+    stderr: File,
+    seen: Vec<u8>,
+}
+
+/// What it said from start to stop.
+pub struct Report {
+    /// The incidents, as they were printed.
+    pub incidents: Vec<Value>,
+    /// The stop record.
+    pub stop: Value,
+    /// Exit status.
+    pub status: Option<i32>,
+    /// All lines and the standard error, for people.
+    pub transcript: String,
+}
+
+impl Tool {
+    /// Starts it and waits until it is attached.
+    pub fn start(&self, more: &[&str]) -> Result<Running> {
+        let mut command = Command::new(&self.program);
+        command.args(["trace", "-o", "json"]);
+        if self.tier != "auto" {
+            command.args(["--tier", &self.tier]);
+        }
+        let stderr = tempfile::tempfile()?;
+        command
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr.try_clone()?);
+        // SAFETY: prctl is safe between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("start {}", self.program.display()))?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        // Room for everything that it says while nobody reads: it must never wait for us.
+        // SAFETY: our own descriptor.
+        unsafe { libc::fcntl(stdout.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
+        let mut running = Running {
+            child,
+            stdout,
+            stderr,
+            seen: Vec::new(),
+        };
+        running.wait_for("\"start\"")?;
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// Reads until a line of this type is complete.
+    fn wait_for(&mut self, record_type: &str) -> Result<()> {
+        let deadline = Instant::now() + START;
+        while !String::from_utf8_lossy(&self.seen)
+            .split_inclusive('\n')
+            .any(|line| line.ends_with('\n') && line.contains(record_type))
+        {
+            if !self.read_some(deadline)? {
+                let status = self.child.wait()?;
+                bail!(
+                    "msync-trace ended before it was attached ({status}): {}",
+                    self.said()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// False at the end of its output.
+    fn read_some(&mut self, deadline: Instant) -> Result<bool> {
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .as_millis() as i32;
+        let mut poll = libc::pollfd {
+            fd: self.stdout.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd, valid during the call.
+        if unsafe { libc::poll(&raw mut poll, 1, left) } == 0 {
+            bail!("msync-trace is silent: {}", self.said());
+        }
+        let mut buffer = [0; 65536];
+        let len = self.stdout.read(&mut buffer)?;
+        self.seen.extend_from_slice(&buffer[..len]);
+        Ok(len > 0)
+    }
+
+    fn said(&mut self) -> String {
+        let mut said = String::from_utf8_lossy(&self.seen).into_owned();
+        let mut errors = Vec::new();
+        if self.stderr.rewind().is_ok() && self.stderr.read_to_end(&mut errors).is_ok() {
+            said.push_str(&String::from_utf8_lossy(&errors));
+        }
+        said
+    }
+
+    /// Ctrl-C, then everything it still has to say.
+    pub fn stop(mut self) -> Result<Report> {
+        // SAFETY: our own child, not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        let deadline = Instant::now() + STOP;
+        while self.read_some(deadline)? {}
+        let status = self.child.wait()?.code();
+        let transcript = self.said();
+        let records = String::from_utf8_lossy(&self.seen)
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<Vec<Value>, _>>()
+            .with_context(|| format!("not JSON lines: {transcript}"))?;
+        let of_type = |wanted: &str| -> Vec<Value> {
+            records
+                .iter()
+                .filter(|r| r["type"] == wanted)
+                .cloned()
+                .collect()
+        };
+        let stop = of_type("stop").pop().unwrap_or(Value::Null);
+        Ok(Report {
+            incidents: of_type("incident"),
+            stop,
+            status,
+            transcript,
+        })
+    }
+}
+
+impl Report {
+    /// The incidents on files below a folder.
+    pub fn incidents_below(&self, folder: &Path) -> Vec<Value> {
+        let folder = format!("{}/", folder.display());
+        let of_it = |incident: &&Value| {
+            let path = incident["file"]["path"].as_str().unwrap_or_default();
+            path.starts_with(&folder)
+        };
+        self.incidents.iter().filter(of_it).cloned().collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The pages an incident names.
+pub fn pages(incident: &Value) -> BTreeSet<u64> {
+    let block = BLOCK as u64;
+    let ranges = incident["ranges"].as_array().into_iter().flatten();
+    ranges
+        .filter_map(|range| Some((range["start"].as_u64()?, range["end"].as_u64()?)))
+        .flat_map(|(start, end)| start / block..end.div_ceil(block))
+        .collect()
+}
+
+/// Whether this incident is about that call on that file.
+pub fn is_about(incident: &Value, claim: &Claim) -> bool {
+    let path = incident["file"]["path"].as_str().unwrap_or_default();
+    Path::new(path)
+        .file_name()
+        .is_some_and(|name| name == claim.file.as_str())
+        && incident["process"]["pid"].as_i64() == Some(i64::from(claim.outcome.pid))
+        && incident["call"] == claim.call
+}
+
+/// Everything in which the incident is not what the claim says, pages aside.
+pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) -> Vec<String> {
+    let told = match claim.told {
+        Told::Nobody => "nobody",
+        Told::Other => "other",
+        Told::Caller => "caller",
+    };
+    let mut expected = vec![
+        (
+            "path",
+            &incident["file"]["path"],
+            Value::from(path.to_string_lossy().into_owned()),
+        ),
+        (
+            "fs_type",
+            &incident["file"]["fs_type"],
+            Value::from(fs_type),
+        ),
+        (
+            "errno",
+            &incident["error"]["number"],
+            Value::from(claim.errno),
+        ),
+        (
+            "errno",
+            &incident["error"]["name"],
+            Value::from(name(claim.errno)),
+        ),
+        ("told", &incident["told"], Value::from(told)),
+        (
+            "coverage",
+            &incident["coverage"],
+            Value::from(claim.coverage),
+        ),
+        ("evidence", &incident["evidence"], Value::from("page")),
+        (
+            "tid",
+            &incident["process"]["tid"],
+            Value::from(claim.outcome.tid),
+        ),
+        ("uid", &incident["process"]["uid"], Value::from(0)),
+    ];
+    if let Some(state) = claim.in_memory {
+        expected.push(("in_memory", &incident["in_memory"], Value::from(state)));
+    }
+    expected
+        .into_iter()
+        .filter(|(_, said, wanted)| *said != wanted)
+        .map(|(field, said, wanted)| format!("{field} is {said}, expected {wanted}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scenarios::program::Outcome;
+
+    fn incident() -> Value {
+        json!({
+            "schema": 1, "type": "incident", "id": 1,
+            "file": {"path": "/mnt/x/a", "fs_type": "ext4"},
+            "ranges": [{"start": 16384, "end": 32768}, {"start": 40960, "end": 45056}],
+            "error": {"number": 5, "name": "EIO"},
+            "told": "caller", "coverage": "inside", "evidence": "page", "in_memory": "yes",
+            "call": "msync", "process": {"pid": 10, "tid": 11, "comm": "victim", "uid": 0},
+        })
+    }
+
+    fn claim() -> Claim {
+        let outcome = Outcome {
+            errno: 0,
+            pid: 10,
+            tid: 11,
+            value: 0,
+        };
+        Claim::new("a", outcome, Told::Caller)
+    }
+
+    #[test]
+    fn an_incident_that_says_what_happened_has_no_differences() {
+        let incident = incident();
+        assert!(is_about(&incident, &claim()));
+        assert_eq!(pages(&incident), BTreeSet::from([4, 5, 6, 7, 10]));
+        let path = Path::new("/mnt/x/a");
+        assert_eq!(
+            differences(&incident, &claim(), path, "ext4"),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn every_wrong_word_is_named() {
+        let mut incident = incident();
+        incident["told"] = json!("nobody");
+        incident["error"]["number"] = json!(28);
+        let wrong = differences(&incident, &claim(), Path::new("/mnt/x/a"), "ext4");
+        assert_eq!(
+            wrong,
+            [
+                "errno is 28, expected 5",
+                "told is \"nobody\", expected \"caller\"",
+            ]
+        );
+        incident["process"]["pid"] = json!(12);
+        assert!(!is_about(&incident, &claim()));
+    }
+}

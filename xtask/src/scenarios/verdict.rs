@@ -1,0 +1,210 @@
+//! Compares what the disk has with what the scenario expects and with what the tool said.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+use super::tool::{self, Report};
+use super::volume::{Kind, Volume};
+use super::world::{Claim, Point, Truth};
+
+/// What the disk lost at a point, and the tool has to report.
+pub struct Loss {
+    claim: Claim,
+    path: PathBuf,
+    /// Pages.
+    lost: BTreeSet<u64>,
+    /// Pages whose last write failed.
+    refused: BTreeSet<u64>,
+}
+
+impl Loss {
+    fn at(point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
+        Self {
+            claim: claim.clone(),
+            path: point.path.clone(),
+            lost,
+            refused: point.refused_pages(),
+        }
+    }
+}
+
+/// What the tool has to report of a scenario; `None`: nothing is asked of it.
+pub type Losses = Option<Vec<Loss>>;
+
+/// Reads the disk. An error says what is wrong: a loss that did not happen proves nothing.
+pub fn read_the_disk(
+    volume: &mut Volume,
+    points: &[Point],
+    notes: &mut Vec<String>,
+) -> Result<Losses> {
+    ensure!(!points.is_empty(), "the scenario proved nothing");
+    let mut losses = Vec::new();
+    for point in points {
+        let lost = point.lost_pages(volume)?;
+        notes.push(format!(
+            "{}: lost on the disk: {}",
+            point.truth.file(),
+            list(&lost)
+        ));
+        match &point.truth {
+            Truth::Lost(claim) => {
+                ensure!(
+                    !lost.is_empty(),
+                    "the loss did not happen: {} is complete",
+                    claim.file
+                );
+                if let Some(expected) = &claim.lost {
+                    let expected = expected.clone().collect();
+                    ensure!(
+                        lost == expected,
+                        "the disk lost pages {}, expected {}",
+                        list(&lost),
+                        list(&expected)
+                    );
+                }
+                losses.push(Loss::at(point, claim, lost));
+            }
+            Truth::AsTheDiskSays(claim) if lost.is_empty() => {
+                notes.push(format!("{}: nothing lost here", claim.file));
+            }
+            Truth::AsTheDiskSays(claim) => losses.push(Loss::at(point, claim, lost)),
+            Truth::OutOfSight(file) => {
+                ensure!(
+                    !lost.is_empty(),
+                    "the loss did not happen: {file} is complete"
+                );
+                notes.push(format!("{file}: out of sight, see docs/limits.md"));
+                return Ok(None);
+            }
+            Truth::LostWithoutPromise(file) => {
+                ensure!(
+                    !lost.is_empty(),
+                    "the loss did not happen: {file} is complete"
+                );
+            }
+            Truth::Kept(file) => {
+                ensure!(lost.is_empty(), "{file} lost pages {}", list(&lost));
+            }
+        }
+    }
+    Ok(Some(losses))
+}
+
+/// Holds the tool's incidents of a scenario to what the disk said.
+pub fn hold_to_account(
+    kind: Kind,
+    losses: &[Loss],
+    incidents: &[Value],
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for Loss {
+        claim,
+        path,
+        lost,
+        refused,
+    } in losses
+    {
+        let about: Vec<_> = incidents
+            .iter()
+            .filter(|incident| tool::is_about(incident, claim))
+            .collect();
+        let [incident] = about[..] else {
+            bail!(
+                "{} incidents about this {} of {} by {}, expected 1 (told {:?}, lost {}); all: {}",
+                about.len(),
+                claim.call,
+                claim.file,
+                claim.outcome.pid,
+                claim.told,
+                list(lost),
+                serde_json::to_string(incidents)?
+            );
+        };
+        let wrong = tool::differences(incident, claim, path, kind.fs_type());
+        ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+        let named = tool::pages(incident);
+        let missing: BTreeSet<u64> = lost - &named;
+        let on_disk: BTreeSet<u64> = &named - lost;
+        ensure!(
+            missing.is_empty(),
+            "lost but not named: pages {}",
+            list(&missing)
+        );
+        let known_better: BTreeSet<u64> = &on_disk - refused;
+        ensure!(
+            known_better.is_empty(),
+            "named, but on the disk and not part of a failed request: pages {}",
+            list(&known_better)
+        );
+        if !on_disk.is_empty() {
+            notes.push(format!(
+                "on the disk, but part of a failed request: {}",
+                list(&on_disk)
+            ));
+        }
+    }
+    ensure!(
+        incidents.len() == losses.len(),
+        "{} incidents, expected {}: {}",
+        incidents.len(),
+        losses.len(),
+        serde_json::to_string(incidents)?
+    );
+    Ok(())
+}
+
+/// What holds for a whole run of the tool: complete, and the exit status that goes with it.
+pub fn whole_run(report: &Report, any_loss: bool) -> Result<()> {
+    ensure!(
+        report.stop["complete"] == true,
+        "the run is not complete: {}",
+        report.stop
+    );
+    let expected = i32::from(any_loss);
+    ensure!(
+        report.status == Some(expected),
+        "exit status {:?}, expected {expected}",
+        report.status
+    );
+    Ok(())
+}
+
+/// `4-7,9`
+fn list(pages: &BTreeSet<u64>) -> String {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for page in pages {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *page => *last = *page,
+            _ => runs.push((*page, *page)),
+        }
+    }
+    let runs: Vec<String> = runs
+        .into_iter()
+        .map(|(first, last)| {
+            if first == last {
+                format!("{first}")
+            } else {
+                format!("{first}-{last}")
+            }
+        })
+        .collect();
+    if runs.is_empty() {
+        "none".to_owned()
+    } else {
+        runs.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_listed_as_runs() {
+        assert_eq!(list(&BTreeSet::new()), "none");
+        assert_eq!(list(&BTreeSet::from([4, 5, 6, 9])), "4-6,9");
+    }
+}

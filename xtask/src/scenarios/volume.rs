@@ -1,0 +1,270 @@
+//! Scratch file systems on the fault device: made once, mounted again and again.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::world::Skip;
+use crate::faults::{FaultDevice, Image};
+
+/// A file system and the mode that matters for how it loses data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// With a journal, data=ordered.
+    Ext4,
+    /// Without a journal.
+    Ext4NoJournal,
+    /// data=journal.
+    Ext4DataJournal,
+    /// XFS.
+    Xfs,
+    /// btrfs, one device, one copy.
+    Btrfs,
+}
+
+impl Kind {
+    /// All of them, in the order in which they run.
+    pub const ALL: [Kind; 5] = [
+        Kind::Ext4,
+        Kind::Ext4NoJournal,
+        Kind::Ext4DataJournal,
+        Kind::Xfs,
+        Kind::Btrfs,
+    ];
+
+    /// The name used on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Ext4NoJournal => "ext4-nojournal",
+            Kind::Ext4DataJournal => "ext4-data-journal",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+        }
+    }
+
+    /// As the kernel calls it.
+    pub fn fs_type(self) -> &'static str {
+        match self {
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext4DataJournal => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+        }
+    }
+
+    /// Bytes of the disk: what mkfs wants at least. ext4 gets one block group only.
+    fn size(self) -> u64 {
+        match self.fs_type() {
+            "ext4" => 64 << 20,
+            "xfs" => 320 << 20,
+            _ => 256 << 20,
+        }
+    }
+
+    fn mkfs(self) -> Vec<&'static str> {
+        match self {
+            Kind::Ext4 => vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4"],
+            Kind::Ext4DataJournal => vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=8"],
+            Kind::Ext4NoJournal => {
+                vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"]
+            }
+            Kind::Xfs => vec!["mkfs.xfs", "-q", "-f", "-K"],
+            Kind::Btrfs => vec![
+                "mkfs.btrfs",
+                "-q",
+                "-f",
+                "-K",
+                "-m",
+                "single",
+                "-d",
+                "single",
+            ],
+        }
+    }
+
+    fn mount_options(self) -> &'static str {
+        match self {
+            Kind::Ext4 | Kind::Ext4NoJournal => "errors=continue",
+            Kind::Ext4DataJournal => "errors=continue,data=journal",
+            Kind::Xfs | Kind::Btrfs => "",
+        }
+    }
+}
+
+/// A disk with a file system that can be put back to the day it was made.
+pub struct Volume {
+    /// Which file system.
+    pub kind: Kind,
+    /// The disk.
+    pub device: FaultDevice,
+    pristine: Image,
+    at: PathBuf,
+    mounted: bool,
+    untouched: bool,
+}
+
+impl Volume {
+    /// Makes the file system; `scratch` is a directory of ours. No mkfs or no support in this
+    /// kernel is a [`Skip`].
+    pub fn new(kind: Kind, scratch: &Path) -> Result<Volume> {
+        if !kernel_knows(kind.fs_type()) {
+            bail!(Skip(format!("this kernel has no {}", kind.fs_type())));
+        }
+        let (at, fuse) = (
+            scratch.join(kind.name()),
+            scratch.join(format!("{}.disk", kind.name())),
+        );
+        std::fs::create_dir_all(&at)?;
+        std::fs::create_dir_all(&fuse)?;
+        let pristine = Image::new(kind.size())?;
+        {
+            let raw = Image::new(kind.size())?;
+            let arguments = kind.mkfs();
+            run(Command::new(arguments[0])
+                .args(&arguments[1..])
+                .arg(raw.path()))?;
+            pristine.copy_from(&raw)?;
+        }
+        let device = FaultDevice::new(kind.size(), &fuse)?;
+        Ok(Volume {
+            kind,
+            device,
+            pristine,
+            at,
+            mounted: false,
+            untouched: false,
+        })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// Healthy and freshly mounted: from now on somebody uses it. The files of earlier scenarios
+    /// may still be there, their errors and cached pages are not.
+    pub fn take(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.untouched) {
+            self.unmount()?;
+            self.device.heal()?;
+            self.device.restore(&self.pristine)?;
+            self.mount("")?;
+        }
+        Ok(())
+    }
+
+    /// Mounted with the bytes of this image: what a computer would find after a power cut.
+    pub fn revive(&mut self, image: &Image) -> Result<()> {
+        self.unmount()?;
+        self.device.heal()?;
+        self.device.restore(image)?;
+        self.mount("")?;
+        // Without a journal a power cut leaves a file system that wants fsck.
+        self.untouched = self.kind != Kind::Ext4NoJournal;
+        Ok(())
+    }
+
+    /// Mounts, with further options.
+    pub fn mount(&mut self, more: &str) -> Result<()> {
+        let options = [self.kind.mount_options(), more];
+        let options = options
+            .iter()
+            .filter(|o| !o.is_empty())
+            .copied()
+            .collect::<Vec<_>>();
+        let source = c_string(self.device.path())?;
+        let target = c_string(&self.at)?;
+        let fs_type = std::ffi::CString::new(self.kind.fs_type())?;
+        let options = std::ffi::CString::new(options.join(","))?;
+        // SAFETY: all four are C strings that outlive the call.
+        let result = unsafe {
+            libc::mount(
+                source.as_ptr(),
+                target.as_ptr(),
+                fs_type.as_ptr(),
+                libc::MS_NOATIME,
+                options.as_ptr().cast(),
+            )
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error())
+                .with_context(|| format!("mount {} ({options:?})", self.kind.name()));
+        }
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// Unmounts; whoever has it open for a moment (a path look-up) gets the time to end.
+    pub fn unmount(&mut self) -> Result<()> {
+        if !self.mounted {
+            return Ok(());
+        }
+        let target = c_string(&self.at)?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            // SAFETY: target is a C string that outlives the call.
+            if unsafe { libc::umount2(target.as_ptr(), 0) } == 0 {
+                self.mounted = false;
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+                return Err(error).context("unmount the scratch file system");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        if self.unmount().is_err()
+            && let Ok(target) = c_string(&self.at)
+        {
+            // SAFETY: target is a C string that outlives the call.
+            unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        }
+        if self.kind == Kind::Btrfs {
+            // btrfs remembers every device it has seen.
+            let mut forget = Command::new("btrfs");
+            forget
+                .args(["device", "scan", "--forget"])
+                .arg(self.device.path());
+            let _ = forget.output();
+        }
+    }
+}
+
+/// Loads the module if there is one.
+fn kernel_knows(fs_type: &str) -> bool {
+    let _ = Command::new("modprobe").args(["-q", fs_type]).output();
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.split_whitespace().any(|word| word == fs_type)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_owned();
+    let output = match command.output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            bail!(Skip(format!("{} is not installed", program.display())));
+        }
+        output => output?,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{}: {}",
+            program.display(),
+            said.lines().next().unwrap_or("failed")
+        );
+    }
+    Ok(())
+}
+
+fn c_string(path: &Path) -> Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
+}

@@ -1,0 +1,318 @@
+//! What a scenario works with: a scratch file system, programs under test, and the points in time
+//! at which the disk is asked for the truth.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail};
+
+use super::page::{DOOMED, Memory};
+use super::program::{Outcome, Program};
+use super::volume::{Kind, Volume};
+use crate::faults::{BLOCK, Header, Image, Rule};
+
+/// Who must have been told, in the words of the tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// No one.
+    Nobody,
+    /// Some other open file description.
+    Other,
+    /// This very open file description.
+    Caller,
+}
+
+/// An incident that the tool has to report: this call returned success over lost bytes.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Name of the file.
+    pub file: String,
+    /// The call and who made it.
+    pub outcome: Outcome,
+    /// `msync`, `fsync`, ...
+    pub call: &'static str,
+    /// Who had been told.
+    pub told: Told,
+    /// `inside`, `partly`, `outside`.
+    pub coverage: &'static str,
+    /// The error, as the program saw it.
+    pub errno: i32,
+    /// Whether memory still has the bytes, where the scenario knows.
+    pub in_memory: Option<&'static str>,
+    /// The pages of the file that must be lost, where that does not depend on the kernel.
+    pub lost: Option<Range<u64>>,
+}
+
+impl Claim {
+    /// A msync of `file` that had been told as said; the failure lies inside its range.
+    pub fn new(file: &str, outcome: Outcome, told: Told) -> Claim {
+        Claim {
+            file: file.to_owned(),
+            outcome,
+            call: "msync",
+            told,
+            coverage: "inside",
+            errno: libc::EIO,
+            in_memory: None,
+            lost: None,
+        }
+    }
+
+    /// Exactly these pages are lost.
+    pub fn lost(self, pages: Range<u64>) -> Claim {
+        Claim {
+            lost: Some(pages),
+            ..self
+        }
+    }
+
+    /// Where the failed range lies.
+    pub fn coverage(self, coverage: &'static str) -> Claim {
+        Claim { coverage, ..self }
+    }
+
+    /// Another error than EIO.
+    pub fn errno(self, errno: i32) -> Claim {
+        Claim { errno, ..self }
+    }
+
+    /// Another call than msync.
+    pub fn call(self, call: &'static str) -> Claim {
+        Claim { call, ..self }
+    }
+
+    /// Whether memory still has the bytes.
+    pub fn in_memory(self, state: &'static str) -> Claim {
+        Claim {
+            in_memory: Some(state),
+            ..self
+        }
+    }
+}
+
+/// What a moment of a scenario has to show.
+pub enum Truth {
+    /// Bytes are lost and this incident must be reported.
+    Lost(Claim),
+    /// Whether bytes are lost depends on the kernel (a neighbour's store may have rescued them):
+    /// if they are, this incident must be reported, else none.
+    AsTheDiskSays(Claim),
+    /// Bytes of this file are lost, but nobody promised anything.
+    LostWithoutPromise(String),
+    /// Bytes of this file are lost and success was returned, but no hook can see it: reporting it
+    /// is allowed, not required.
+    OutOfSight(String),
+    /// All pages owed to this file are on the disk.
+    Kept(String),
+}
+
+impl Truth {
+    /// The file it is about.
+    pub fn file(&self) -> &str {
+        match self {
+            Truth::Lost(claim) | Truth::AsTheDiskSays(claim) => &claim.file,
+            Truth::LostWithoutPromise(file) | Truth::OutOfSight(file) | Truth::Kept(file) => file,
+        }
+    }
+}
+
+/// The disk and the memory of all programs at one moment.
+pub struct Point {
+    /// What has to be found.
+    pub truth: Truth,
+    /// The file.
+    pub path: PathBuf,
+    refused: Vec<Header>,
+    image: Image,
+    memory: Memory,
+}
+
+/// Why a scenario makes no sense here.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// See the module.
+pub struct World<'a> {
+    /// The scratch file system.
+    pub volume: &'a mut Volume,
+    /// What happened, for `--verbose`.
+    pub notes: Vec<String>,
+    directory: PathBuf,
+    memory: Rc<RefCell<Memory>>,
+    points: Vec<Point>,
+}
+
+impl<'a> World<'a> {
+    /// A directory of its own for this scenario.
+    pub fn new(volume: &'a mut Volume, name: &str) -> Result<World<'a>> {
+        volume.take()?;
+        volume.device.forget()?;
+        let directory = volume.path().join(name);
+        std::fs::create_dir(&directory)?;
+        Ok(World {
+            volume,
+            notes: Vec::new(),
+            directory,
+            memory: Rc::default(),
+            points: Vec::new(),
+        })
+    }
+
+    /// Which file system.
+    pub fn kind(&self) -> Kind {
+        self.volume.kind
+    }
+
+    /// Starts a program under test.
+    pub fn program(&self, name: &str) -> Result<Program> {
+        Program::start(name, &self.directory, Rc::clone(&self.memory))
+    }
+
+    /// From now on writes of doomed pages fail.
+    pub fn fail(&mut self, errno: i32) -> Result<()> {
+        self.volume.device.fail(vec![Rule::WritesWith {
+            marker: DOOMED,
+            errno,
+        }])
+    }
+
+    /// As [`World::fail`], but the good blocks before the first doomed one are stored.
+    pub fn fail_torn(&mut self, errno: i32) -> Result<()> {
+        self.volume.device.fail_torn(vec![Rule::WritesWith {
+            marker: DOOMED,
+            errno,
+        }])
+    }
+
+    /// The device works again; something must have failed before.
+    pub fn heal(&mut self) -> Result<()> {
+        match self.volume.device.heal()? {
+            0 => bail!("the device was never asked to write a doomed page"),
+            writes => self.note(format!("{writes} failed writes")),
+        }
+        Ok(())
+    }
+
+    /// Write-back that no program asked for: syncfs by this process.
+    pub fn background_write_back(&mut self) -> Result<()> {
+        let root = std::fs::File::open(self.volume.path())?;
+        // SAFETY: touches no memory.
+        let result = unsafe { libc::syncfs(root.as_raw_fd()) };
+        let error = std::io::Error::last_os_error();
+        self.note(match result {
+            0 => "syncfs gave 0".to_owned(),
+            _ => format!("syncfs gave {error}"),
+        });
+        Ok(())
+    }
+
+    /// Takes unused inodes out of the inode cache, of all file systems.
+    pub fn evict_inodes(&self) -> Result<()> {
+        std::fs::write("/proc/sys/vm/drop_caches", "2").context("drop_caches")
+    }
+
+    /// statfs: makes XFS (5.14 and later) free the inodes that it was going to free later.
+    pub fn count_free_inodes(&self) -> Result<()> {
+        let root = std::fs::File::open(&self.directory)?;
+        // SAFETY: all fields of statfs are integers.
+        let mut free: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: free is a valid place for the result.
+        match unsafe { libc::fstatfs(root.as_raw_fd(), &raw mut free) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()).context("statfs"),
+        }
+    }
+
+    /// A file was deleted.
+    pub fn delete(&mut self, file: &str) -> Result<()> {
+        std::fs::remove_file(self.directory.join(file))?;
+        self.memory.borrow_mut().deleted(file);
+        Ok(())
+    }
+
+    /// For `--verbose`.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// This moment must turn out as `truth` says.
+    pub fn point(&mut self, truth: Truth) -> Result<()> {
+        let (image, refused) = self.volume.device.snapshot()?;
+        let memory = self.memory.borrow().clone();
+        let path = self.directory.join(truth.file());
+        self.points.push(Point {
+            truth,
+            path,
+            refused,
+            image,
+            memory,
+        });
+        Ok(())
+    }
+
+    /// The call just gave success over lost bytes.
+    pub fn lied(&mut self, claim: Claim) -> Result<()> {
+        self.point(Truth::Lost(claim))
+    }
+
+    /// Everything owed to this file is on the disk.
+    pub fn kept(&mut self, file: &str) -> Result<()> {
+        self.point(Truth::Kept(file.to_owned()))
+    }
+
+    /// Ends the scenario's hold on the volume.
+    pub fn into_points(self) -> (Vec<Point>, Vec<String>) {
+        (self.points, self.notes)
+    }
+}
+
+impl Point {
+    /// The pages whose last write failed, whatever the disk has: a request fails as a whole, and a
+    /// large folio is written as a whole. The kernel cannot know better.
+    pub fn refused_pages(&self) -> BTreeSet<u64> {
+        let owed = self.memory.pages(self.truth.file());
+        owed.into_iter()
+            .filter(|(page, stamp)| self.refused.contains(&stamp.header(*page)))
+            .map(|(page, _)| page)
+            .collect()
+    }
+
+    /// The pages that differ on the disk from what the programs had stored.
+    pub fn lost_pages(&self, volume: &mut Volume) -> Result<BTreeSet<u64>> {
+        let file = self.truth.file();
+        volume
+            .revive(&self.image)
+            .context("mount what a power cut would leave")?;
+        let owed = self.memory.pages(file);
+        let on_disk = match std::fs::File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(owed.into_keys().collect());
+            }
+            Err(error) => return Err(error).context("open the file on the revived disk"),
+        };
+        let mut lost = BTreeSet::new();
+        for (page, stamp) in owed {
+            let mut bytes = [0; BLOCK];
+            let read = on_disk.read_at(&mut bytes, page * BLOCK as u64);
+            // A page that cannot be read back (a btrfs checksum) is as lost as one that differs.
+            if !matches!(read, Ok(len) if bytes[..len] == stamp.bytes(page)) {
+                lost.insert(page);
+            }
+        }
+        Ok(lost)
+    }
+}

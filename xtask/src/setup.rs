@@ -1,0 +1,316 @@
+//! `cargo xtask setup`: finds or installs what building, testing and virtual machines take.
+
+mod ebpf;
+mod packages;
+mod virtme;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    paths,
+    step::progress,
+    vm::kernels::{self, SERIES},
+};
+
+/// Find or install what this project needs, and say for each thing why
+///
+/// Without a flag: the eBPF toolchain (a Rust compiler with the source of `core`, LLVM,
+/// bpf-linker) and the tools that selftest and the tests use. Safe to repeat; quick when there is
+/// nothing to do. Packages come through apt-get, which needs root.
+#[derive(Args)]
+pub struct SetupArgs {
+    /// Only say what is missing; the exit status is 1 if something is
+    #[arg(long)]
+    check: bool,
+    /// Also QEMU, virtme-ng and Debian's 5.10, 6.1, 6.12 and 7.2 kernels (2 GB below ~/.cache, or
+    /// $MSYNC_TRACE_VM_CACHE)
+    #[arg(long)]
+    vm: bool,
+    /// Also bpftrace, which `cargo xtask bench` compares with
+    #[arg(long)]
+    bench: bool,
+    /// With --vm: fetch newer releases of the guest kernels
+    #[arg(long, requires = "vm")]
+    refresh: bool,
+}
+
+/// What a thing is needed for; chosen on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Building the programs.
+    Build,
+    /// selftest and the scenarios on this machine.
+    Scenarios,
+    /// Guests.
+    Vm,
+    /// Benchmarks.
+    Bench,
+}
+
+/// What became of a thing.
+pub enum Finding {
+    /// It is here: where, or which version.
+    Found(String),
+    /// It is not.
+    Missing,
+}
+
+/// Something the project needs.
+trait Thing {
+    /// Its name.
+    fn name(&self) -> String;
+    /// Why it is needed, in a few words.
+    fn why(&self) -> &str;
+    /// Looks for it.
+    fn find(&self) -> Finding;
+    /// The distribution packages that bring it; may be none.
+    fn packages(&self) -> Vec<String> {
+        Vec::new()
+    }
+    /// What remains to be done when its packages are there.
+    fn install(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs set-up; the exit status of this process.
+pub fn run(args: &SetupArgs) -> Result<u8> {
+    let mut groups = vec![Group::Build, Group::Scenarios];
+    groups.extend(args.vm.then_some(Group::Vm));
+    groups.extend(args.bench.then_some(Group::Bench));
+    if args.check {
+        return Ok(u8::from(!check(&groups)));
+    }
+    ensure(&groups)?;
+    if args.refresh {
+        kernels::fetch_missing(true)?;
+    }
+    Ok(0)
+}
+
+/// Makes sure that guests can be booted; where `vng` is.
+pub fn ensure_vm() -> Result<PathBuf> {
+    let ready = things(Group::Vm)
+        .iter()
+        .all(|thing| matches!(thing.find(), Finding::Found(_)));
+    if !ready {
+        ensure(&[Group::Vm])?;
+    }
+    virtme::program().ok_or_else(|| anyhow::anyhow!("virtme-ng is not where set-up put it"))
+}
+
+/// Installs what is missing in these groups, saying what and why.
+pub fn ensure(groups: &[Group]) -> Result<()> {
+    for group in groups {
+        for thing in things(*group) {
+            if let Finding::Found(what) = thing.find() {
+                say("found", thing.as_ref(), &what);
+                continue;
+            }
+            say("installing", thing.as_ref(), "");
+            packages::install(&thing.packages())?;
+            thing.install()?;
+            match thing.find() {
+                Finding::Found(what) => say("installed", thing.as_ref(), &what),
+                Finding::Missing => {
+                    bail!("{} was installed and is still not found", thing.name())
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says what is there and what is missing; true if all is there.
+fn check(groups: &[Group]) -> bool {
+    let mut complete = true;
+    for thing in groups.iter().flat_map(|group| things(*group)) {
+        match thing.find() {
+            Finding::Found(what) => say("found", thing.as_ref(), &what),
+            Finding::Missing => {
+                complete = false;
+                let packages = thing.packages().join(" ");
+                let by = if packages.is_empty() {
+                    "cargo xtask setup"
+                } else {
+                    &packages
+                };
+                say("missing", thing.as_ref(), &format!("brought by: {by}"));
+            }
+        }
+    }
+    if let Some(sentence) = ebpf::obstacle() {
+        progress(&sentence);
+    }
+    complete
+}
+
+fn say(state: &str, thing: &dyn Thing, detail: &str) {
+    progress(&format!(
+        "{state:>10}  {:16}  {} {detail}",
+        thing.name(),
+        thing.why()
+    ));
+}
+
+/// What a group consists of, in the order in which it must be installed.
+fn things(group: Group) -> Vec<Box<dyn Thing>> {
+    let tools = TOOLS.iter().filter(|tool| tool.group == group);
+    let tools = tools.map(|tool| Box::new(tool) as Box<dyn Thing>);
+    match group {
+        Group::Build => tools.chain(ebpf::things()).collect(),
+        Group::Vm => {
+            let kernels = GuestKernels;
+            tools
+                .chain([virtme::thing(), Box::new(kernels) as Box<dyn Thing>])
+                .collect()
+        }
+        Group::Scenarios | Group::Bench => tools.collect(),
+    }
+}
+
+/// A program that one package brings.
+struct Tool {
+    group: Group,
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const fn tool(
+    group: Group,
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+) -> Tool {
+    Tool {
+        group,
+        program,
+        package,
+        why,
+    }
+}
+
+const TOOLS: &[Tool] = &[
+    tool(Group::Build, "cc", "build-essential", "links Rust programs"),
+    tool(Group::Build, "c++", "g++", "links bpf-linker with LLVM"),
+    tool(
+        Group::Scenarios,
+        "mount",
+        "mount",
+        "mounts scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
+        "losetup",
+        "mount",
+        "makes loop devices that fail on purpose",
+    ),
+    tool(
+        Group::Scenarios,
+        "mkfs.ext4",
+        "e2fsprogs",
+        "makes ext4 scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
+        "mkfs.xfs",
+        "xfsprogs",
+        "makes XFS scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
+        "mkfs.btrfs",
+        "btrfs-progs",
+        "makes btrfs scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
+        "dmsetup",
+        "dmsetup",
+        "makes chosen sectors of a device fail",
+    ),
+    tool(
+        Group::Scenarios,
+        "modprobe",
+        "kmod",
+        "loads filesystems that are modules",
+    ),
+    tool(
+        Group::Vm,
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        "runs other kernels",
+    ),
+    tool(
+        Group::Vm,
+        "depmod",
+        "kmod",
+        "indexes a guest kernel's modules",
+    ),
+    tool(
+        Group::Vm,
+        "busybox",
+        "busybox-static",
+        "is the guest's first program",
+    ),
+    tool(Group::Vm, "cpio", "cpio", "packs the guest's initramfs"),
+    tool(Group::Vm, "python3", "python3", "runs virtme-ng"),
+    tool(
+        Group::Bench,
+        "bpftrace",
+        "bpftrace",
+        "does the naive job, for comparison",
+    ),
+];
+
+impl Thing for &Tool {
+    fn name(&self) -> String {
+        self.program.to_owned()
+    }
+
+    fn why(&self) -> &str {
+        self.why
+    }
+
+    fn find(&self) -> Finding {
+        match paths::find_program(self.program) {
+            Some(program) => Finding::Found(format!("({})", program.display())),
+            None => Finding::Missing,
+        }
+    }
+
+    fn packages(&self) -> Vec<String> {
+        vec![self.package.to_owned()]
+    }
+}
+
+/// Debian's kernels, unpacked in the cache.
+struct GuestKernels;
+
+impl Thing for GuestKernels {
+    fn name(&self) -> String {
+        "guest kernels".to_owned()
+    }
+
+    fn why(&self) -> &str {
+        "the kernels that are tested:"
+    }
+
+    fn find(&self) -> Finding {
+        let guests = kernels::cached();
+        if guests.len() < SERIES.len() {
+            return Finding::Missing;
+        }
+        let releases: Vec<String> = guests.into_iter().map(|guest| guest.release).collect();
+        Finding::Found(releases.join(", "))
+    }
+
+    fn install(&self) -> Result<()> {
+        packages::refresh_lists_if_empty()?;
+        kernels::fetch_missing(false)
+    }
+}

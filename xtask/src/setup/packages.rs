@@ -1,0 +1,125 @@
+//! Distribution packages, through apt-get.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    paths,
+    step::{Step, progress},
+};
+
+/// Whether packages can be installed here: root, and a system with apt-get.
+pub fn can_install() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    root && paths::find_program("apt-get").is_some()
+}
+
+/// Installs packages; asks the archive for newer lists only when they are needed.
+pub fn install(packages: &[String]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    if !can_install() {
+        bail!(
+            "cannot install {list}: that takes root and apt-get; run `sudo apt-get install {list}` \
+             (or what your distribution has instead), then `cargo xtask setup` again"
+        );
+    }
+    if packages.iter().any(|package| candidate(package).is_none()) {
+        update()?;
+    }
+    progress(&format!("            apt-get install {list}"));
+    let log = format!("setup-apt-{}", packages[0]);
+    let first = apt_get(&["install"], packages, &log);
+    if first.is_ok() {
+        return Ok(());
+    }
+    // Lists that are too old name packages that have left the archive.
+    update()?;
+    apt_get(&["install"], packages, &log).with_context(|| format!("apt-get cannot install {list}"))
+}
+
+/// The version of a package that apt would install.
+pub fn candidate(package: &str) -> Option<String> {
+    let output = Command::new("apt-cache")
+        .args(["policy", package])
+        .output()
+        .ok()?;
+    parse_candidate(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Fetches apt's package lists on a machine that has none.
+pub fn refresh_lists_if_empty() -> Result<()> {
+    if can_install() && !has_lists() {
+        update()
+    } else {
+        Ok(())
+    }
+}
+
+/// apt knows packages that are not installed.
+pub fn has_lists() -> bool {
+    let output = Command::new("apt-get")
+        .args([
+            "indextargets",
+            "--format",
+            "$(ORIGIN)",
+            "Created-By: Packages",
+        ])
+        .output();
+    output.is_ok_and(|output| !output.stdout.trim_ascii().is_empty())
+}
+
+fn update() -> Result<()> {
+    progress("            apt-get update");
+    apt_get(&["update"], &[], "setup-apt-update")
+}
+
+fn apt_get(command: &[&str], packages: &[String], log: &str) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(command);
+    if !packages.is_empty() {
+        // Another set-up may be at it; and nothing of the machine's owner may be removed.
+        apt.args([
+            "-y",
+            "--no-install-recommends",
+            "--no-remove",
+            "-o",
+            "DPkg::Lock::Timeout=600",
+        ]);
+        apt.args(packages);
+    }
+    let name = format!("apt-get {}", command.join(" "));
+    Step::new(&name, apt, paths::log(log)).must()?;
+    Ok(())
+}
+
+fn parse_candidate(policy: &str) -> Option<String> {
+    let line = policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate:"))?;
+    let version = line.trim();
+    (version != "(none)").then(|| version.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_apt_would_install() {
+        let known = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n";
+        assert_eq!(
+            parse_candidate(known).as_deref(),
+            Some("1.96.0+dfsg1-1~deb12u2")
+        );
+        assert_eq!(
+            parse_candidate("x:\n  Installed: (none)\n  Candidate: (none)\n"),
+            None
+        );
+        assert_eq!(parse_candidate(""), None);
+    }
+}

@@ -1,0 +1,538 @@
+//! `cargo xtask test`: every test there is, on this kernel and on those of the guests.
+
+use std::{
+    process::Command,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    paths, readme,
+    setup::{self, Group},
+    step::{Ending, Step, progress, seconds},
+    tally::{CargoTestOutput, ScenarioOutput, Tally},
+    vm::{
+        guest::{GuestCommand, GuestEnding, quote},
+        kernels::{self, SERIES},
+    },
+};
+
+/// In the guests, where everything takes ten times as long.
+const FILESYSTEMS: &str = "ext4,xfs,btrfs";
+/// On this kernel.
+const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs";
+const TIERS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+
+/// Run every test: style, units, real losses on this kernel and in virtual machines
+///
+/// Each step has a log below target/log. The last line is `N passed, N failed, N skipped`; the exit
+/// status is 1 if a test failed, or was skipped where CI=true or --deny-skips.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Run only these steps (`vm` means all guests); what they need is built first
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Leave out the virtual machines; they count as skipped
+    #[arg(long)]
+    no_vm: bool,
+    /// List the steps
+    #[arg(long)]
+    list: bool,
+    /// A skipped test is a failure
+    #[arg(long)]
+    deny_skips: bool,
+    /// Run so many guests at the same time
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
+    /// End a guest after so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 25)]
+    vm_timeout: u64,
+}
+
+/// A step of the test run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Setup,
+    Format,
+    Clippy,
+    Units,
+    Build,
+    Scenarios,
+    Readme,
+    Guest(&'static str),
+}
+
+impl Check {
+    /// All of them, in the order in which they are run.
+    fn all() -> Vec<Self> {
+        let mut all = vec![
+            Self::Setup,
+            Self::Format,
+            Self::Clippy,
+            Self::Units,
+            Self::Build,
+        ];
+        all.extend([Self::Scenarios, Self::Readme]);
+        all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
+        all
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Setup => "setup".to_owned(),
+            Self::Format => "fmt".to_owned(),
+            Self::Clippy => "clippy".to_owned(),
+            Self::Units => "units".to_owned(),
+            Self::Build => "build".to_owned(),
+            Self::Scenarios => "scenarios".to_owned(),
+            Self::Readme => "readme".to_owned(),
+            Self::Guest(series) => format!("vm-{series}"),
+        }
+    }
+
+    fn purpose(self) -> String {
+        match self {
+            Self::Setup => "what the steps need is here".to_owned(),
+            Self::Format => "cargo fmt --check".to_owned(),
+            Self::Clippy => "cargo clippy, warnings denied".to_owned(),
+            Self::Units => "unit and integration tests".to_owned(),
+            Self::Build => "cargo build --release".to_owned(),
+            Self::Scenarios => "real losses on this kernel".to_owned(),
+            Self::Readme => "every command of README.md".to_owned(),
+            Self::Guest(series) => format!("real losses on Linux {series}, tiers {TIERS:?}"),
+        }
+    }
+
+    fn is_guest(self) -> bool {
+        matches!(self, Self::Guest(_))
+    }
+
+    /// Runs what `cargo build --release` makes.
+    fn needs_build(self) -> bool {
+        matches!(self, Self::Scenarios | Self::Readme | Self::Guest(_))
+    }
+
+    fn chosen_by(self, only: &[String]) -> bool {
+        only.iter()
+            .any(|name| *name == self.name() || (name == "vm" && self.is_guest()))
+    }
+}
+
+/// Runs the tests; the exit status of this process.
+pub fn run(args: &TestArgs) -> Result<u8> {
+    let checks = choose(&args.only)?;
+    if args.list {
+        for check in checks {
+            println!("{:10} {}", check.name(), check.purpose());
+        }
+        return Ok(0);
+    }
+    let started = Instant::now();
+    let run = TestRun {
+        args,
+        checks: &checks,
+        begun: AtomicUsize::new(0),
+    };
+    let mut total = Tally::default();
+    let (guests, here): (Vec<Check>, Vec<Check>) =
+        checks.iter().partition(|check| check.is_guest());
+    for check in here {
+        total.add(run.run_one(check));
+    }
+    total.add(run.run_guests(&guests));
+    Ok(verdict(args, &total, started.elapsed()))
+}
+
+/// The steps that were asked for, and those that they need.
+fn choose(only: &[String]) -> Result<Vec<Check>> {
+    let all = Check::all();
+    if only.is_empty() {
+        return Ok(all);
+    }
+    let known = |name: &&String| all.iter().any(|check| check.chosen_by(&[(*name).clone()]));
+    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        bail!("there is no step {unknown:?}; `cargo xtask test --list` shows them");
+    }
+    let build = all
+        .iter()
+        .any(|check| check.chosen_by(only) && check.needs_build());
+    let wanted = |check: &Check| {
+        check.chosen_by(only) || (build && matches!(check, Check::Build | Check::Setup))
+    };
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// Says what failed and what was skipped; the totals are the last line.
+fn verdict(args: &TestArgs, total: &Tally, took: Duration) -> u8 {
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    let skips_fail = (ci || args.deny_skips) && !total.skipped.is_empty();
+    progress("");
+    for failure in &total.failed {
+        progress(&format!("FAIL {failure}"));
+    }
+    for skip in &total.skipped {
+        progress(&format!("SKIPPED {skip}"));
+    }
+    if skips_fail {
+        progress("A skipped test counts as a failure in this run.");
+    }
+    progress(&format!("All steps: {}", seconds(took)));
+    println!("{}", total.line());
+    u8::from(!total.failed.is_empty() || skips_fail)
+}
+
+struct TestRun<'a> {
+    args: &'a TestArgs,
+    checks: &'a [Check],
+    begun: AtomicUsize,
+}
+
+impl TestRun<'_> {
+    /// Guests side by side, as many as `--jobs` allows.
+    fn run_guests(&self, guests: &[Check]) -> Tally {
+        let next = AtomicUsize::new(0);
+        let total = Mutex::new(Tally::default());
+        let worker = || {
+            while let Some(check) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let tally = self.run_one(*check);
+                total
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .add(tally);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..self.args.jobs.clamp(1, guests.len().max(1)) {
+                scope.spawn(worker);
+            }
+        });
+        total.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a step and says how it went. An error is a failed test.
+    fn run_one(&self, check: Check) -> Tally {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let count = self.checks.len();
+        let name = check.name();
+        progress(&format!(
+            "==> [{number}/{count}] {name}: {}",
+            check.purpose()
+        ));
+        let started = Instant::now();
+        let tally = self
+            .perform(check)
+            .unwrap_or_else(|error| Tally::one_failed(format!("{name}: {error:#}")));
+        let state = if tally.failed.is_empty() {
+            "ok  "
+        } else {
+            "FAIL"
+        };
+        progress(&format!(
+            "    {state} {name}  {}  {}",
+            seconds(started.elapsed()),
+            tally.line()
+        ));
+        for what in tally.failed.iter().chain(&tally.skipped) {
+            progress(&format!("         {what}"));
+        }
+        tally
+    }
+
+    fn perform(&self, check: Check) -> Result<Tally> {
+        match check {
+            Check::Setup => self.set_up(),
+            Check::Format => one(check, cargo(&["fmt", "--all", "--check"])),
+            Check::Clippy => {
+                let lint = [
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ];
+                one(check, cargo(&lint))
+            }
+            Check::Units => units(check),
+            Check::Build => one(check, cargo(&["build", "--release"])),
+            Check::Readme => readme::run(),
+            Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
+            Check::Scenarios => scenarios_here(check),
+            Check::Guest(series) if self.args.no_vm => {
+                Ok(Tally::one_skipped(format!("vm-{series}: --no-vm")))
+            }
+            Check::Guest(series) => self.scenarios_in_guest(check, series),
+        }
+    }
+
+    fn set_up(&self) -> Result<Tally> {
+        let mut groups = vec![Group::Build, Group::Scenarios];
+        let guests = !self.args.no_vm && self.checks.iter().any(|check| check.is_guest());
+        groups.extend(guests.then_some(Group::Vm));
+        setup::ensure(&groups)?;
+        Ok(Tally::one_passed())
+    }
+
+    /// One boot for all tiers: it takes longer than most scenarios.
+    fn scenarios_in_guest(&self, check: Check, series: &str) -> Result<Tally> {
+        let virtme = setup::ensure_vm()?;
+        let guests = kernels::cached();
+        let Some(guest) = kernels::find(&guests, series) else {
+            bail!("no guest kernel {series}: `cargo xtask setup --vm` fetches it")
+        };
+        let log = paths::log(&check.name());
+        let command = GuestCommand {
+            guest,
+            script: &guest_script(),
+            deadline: Duration::from_secs(self.args.vm_timeout * 60),
+            memory: "3G",
+            kvm: false,
+            verbose: false,
+            log: log.clone(),
+            ticker: true,
+        };
+        let mut tiers = TierOutput::new(series);
+        let outcome = command.run(&virtme, |line| tiers.read(line))?;
+        let mut tally = tiers.finish();
+        let ending = match outcome.ending {
+            GuestEnding::Exit(0) => None,
+            GuestEnding::Exit(status) => Some(format!("exit status {status}")),
+            GuestEnding::Died => Some("the guest went down before the tests ended".to_owned()),
+            GuestEnding::NeverBegan => Some("the guest did not boot".to_owned()),
+            GuestEnding::TimedOut => Some(format!("killed after {}", seconds(outcome.took))),
+        };
+        if let Some(ending) = ending {
+            tally.failed.push(format!("vm-{series}: {ending}"));
+        }
+        if !tally.failed.is_empty() {
+            show_tail(&log, &outcome.tail);
+        }
+        Ok(tally)
+    }
+}
+
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(paths::root()).args(arguments);
+    command
+}
+
+fn step(check: Check, command: Command) -> Step {
+    Step::new(&check.name(), command, paths::log(&check.name()))
+}
+
+fn show_tail(log: &std::path::Path, tail: &[String]) {
+    progress(&format!(
+        "    the last lines of {}:\n{}",
+        log.display(),
+        tail.join("\n")
+    ));
+}
+
+/// A step that is one test.
+fn one(check: Check, command: Command) -> Result<Tally> {
+    let step = step(check, command);
+    let log = step.log.clone();
+    let outcome = step.run(|_| ())?;
+    if outcome.success() {
+        return Ok(Tally::one_passed());
+    }
+    show_tail(&log, &outcome.tail);
+    Ok(Tally::one_failed(format!(
+        "{}: {:?}, see {}",
+        check.name(),
+        outcome.ending,
+        log.display()
+    )))
+}
+
+fn units(check: Check) -> Result<Tally> {
+    let step = step(
+        check,
+        cargo(&[
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ]),
+    );
+    let log = step.log.clone();
+    let mut output = CargoTestOutput::default();
+    let outcome = step.run(|line| output.read(line))?;
+    if !outcome.success() {
+        show_tail(&log, &outcome.tail);
+    }
+    Ok(output.finish(outcome.success()))
+}
+
+fn scenarios_here(check: Check) -> Result<Tally> {
+    let mut command = Command::new(paths::release("xtask"));
+    command.current_dir(paths::root()).args([
+        "scenarios",
+        "--fs",
+        ALL_FILESYSTEMS,
+        "--tier",
+        "auto",
+    ]);
+    command
+        .arg("--msync-trace")
+        .arg(paths::release("msync-trace"));
+    let step = step(check, command);
+    let log = step.log.clone();
+    let mut output = ScenarioOutput::new("this kernel");
+    let outcome = step.run(|line| output.read(line))?;
+    if !outcome.success() {
+        show_tail(&log, &outcome.tail);
+    }
+    Ok(output.finish(match outcome.ending {
+        Ending::Exit(status) => Some(status),
+        Ending::TimedOut => None,
+    }))
+}
+
+const TIER_BEGINS: &str = "=== tier ";
+const TIER_ENDS: &str = "=== status ";
+
+/// Runs the scenarios tier by tier with the programs built on the host.
+fn guest_script() -> String {
+    let xtask = quote(&paths::release("xtask").to_string_lossy());
+    let msync_trace = quote(&paths::release("msync-trace").to_string_lossy());
+    format!(
+        "for module in loop ext4 xfs btrfs dm-flakey; do modprobe $module 2>/dev/null; done\n\
+         for tier in {}; do\n\
+         echo \"{TIER_BEGINS}$tier\"\n\
+         {xtask} scenarios --shared-tool --fs {FILESYSTEMS} --tier $tier --msync-trace {msync_trace}\n\
+         echo \"{TIER_ENDS}$?\"\n\
+         done\n",
+        TIERS.join(" ")
+    )
+}
+
+/// Takes a guest's output apart by tier. A tier that never came is a failure.
+struct TierOutput {
+    series: String,
+    missing: Vec<&'static str>,
+    running: Option<ScenarioOutput>,
+    total: Tally,
+}
+
+impl TierOutput {
+    fn new(series: &str) -> Self {
+        let missing = TIERS.to_vec();
+        Self {
+            series: series.to_owned(),
+            missing,
+            running: None,
+            total: Tally::default(),
+        }
+    }
+
+    fn read(&mut self, line: &str) {
+        if let Some(tier) = line.strip_prefix(TIER_BEGINS) {
+            self.end_tier(None);
+            self.missing.retain(|missing| *missing != tier.trim());
+            self.running = Some(ScenarioOutput::new(&format!(
+                "Linux {} {tier}",
+                self.series
+            )));
+        } else if let Some(status) = line.strip_prefix(TIER_ENDS) {
+            self.end_tier(status.trim().parse().ok());
+        } else if let Some(running) = &mut self.running {
+            running.read(line);
+        }
+    }
+
+    fn end_tier(&mut self, status: Option<i32>) {
+        if let Some(running) = self.running.take() {
+            self.total.add(running.finish(status));
+        }
+    }
+
+    fn finish(mut self) -> Tally {
+        self.end_tier(None);
+        for tier in &self.missing {
+            self.total
+                .failed
+                .push(format!("Linux {} {tier}: never began", self.series));
+        }
+        self.total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiers(lines: &[&str]) -> Tally {
+        let mut output = TierOutput::new("6.1");
+        for line in lines {
+            output.read(line);
+        }
+        output.finish()
+    }
+
+    #[test]
+    fn each_tier_has_its_own_totals() {
+        let mut lines = Vec::new();
+        for tier in ["=== tier fentry", "=== tier kprobe", "=== tier tracepoint"] {
+            lines.extend([tier, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
+            lines.push("=== status 0");
+        }
+        let tally = tiers(&lines);
+        assert_eq!(tally.line(), "6 passed, 0 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_guest_that_dies_in_the_second_tier_fails_for_it_and_for_the_third() {
+        let tally = tiers(&[
+            "=== tier fentry",
+            "PASS a",
+            "1 passed, 0 failed, 0 skipped",
+            "=== status 0",
+            "=== tier kprobe",
+            "PASS a",
+        ]);
+        assert_eq!(tally.passed, 2);
+        assert_eq!(
+            tally.failed,
+            [
+                "Linux 6.1 kprobe: the runner never ended",
+                "Linux 6.1 tracepoint: never began"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_step_brings_along_what_it_needs() {
+        let only = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            choose(&names).map(|checks| checks.into_iter().map(Check::name).collect::<Vec<_>>())
+        };
+        assert_eq!(only(&["fmt"]).unwrap(), ["fmt"]);
+        assert_eq!(only(&["vm-6.1"]).unwrap(), ["setup", "build", "vm-6.1"]);
+        assert_eq!(
+            only(&["vm"]).unwrap(),
+            ["setup", "build", "vm-5.10", "vm-6.1", "vm-6.12", "vm-7.2"]
+        );
+        assert!(
+            only(&["vm-9.9"])
+                .unwrap_err()
+                .to_string()
+                .contains("vm-9.9")
+        );
+        assert_eq!(only(&[]).unwrap().len(), Check::all().len());
+    }
+}
