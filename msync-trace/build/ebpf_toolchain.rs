@@ -127,10 +127,15 @@ pub fn linker_llvm_from_record(crates2_json: &str) -> Option<u32> {
 
 /// Asks the machine: which toolchain, given what is installed.
 pub fn find() -> Result<Chosen, Missing> {
+    find_for(linker_llvm())
+}
+
+/// Asks the machine: which toolchain, for a linker with this LLVM.
+pub fn find_for(linker_llvm: Option<u32>) -> Result<Chosen, Missing> {
     let rustup = find_program("rustup").is_some();
     choose(
         &candidates(env::var(OVERRIDE).ok(), rustup),
-        linker_llvm(),
+        linker_llvm,
         ask_rustc,
     )
 }

@@ -79,7 +79,6 @@ fn told(ctx: RawTracePointContext) -> u32 {
         key.ino,
         now_known & ERRSEQ_ERRNO
     );
-    super::sync::note_answer();
     file_event(KIND_TOLD, hook::TOLD, &key, file, now_known & ERRSEQ_ERRNO);
     0
 }

@@ -526,7 +526,10 @@ fn errseq_checked(ctx: ProbeContext) -> u32 {
     };
     let told: u32 = read(file, layout!(file_wb_err)).unwrap_or(0);
     let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
-    if told != recorded || answered() {
+    // The address that the call returns to, pushed last.
+    // SAFETY: the registers of a kprobe.
+    let caller = read(unsafe { (*ctx.regs).rsp }, 0).unwrap_or(0);
+    if answered(file, caller) || told != recorded {
         return 0;
     }
     let Some(syscall) = syscall_of(current()) else {
@@ -557,7 +560,6 @@ fn errseq_checked(ctx: ProbeContext) -> u32 {
         flags: SYNC_ALONE,
     };
     sync_file(hook::FSYNC_RANGE, &sync);
-    note_answer();
     0
 }
 
@@ -576,25 +578,33 @@ fn current_range() -> Option<(u64, u64)> {
 /// Bits that no `pid_tgid` has (pids have 22 bits): more values per thread in `CALLS`.
 const START_KEY: u64 = 1 << 62;
 const END_KEY: u64 = 1 << 61;
-const ANSWER_KEY: u64 = 1 << 60;
+const FILE_KEY: u64 = 1 << 60;
+const CALLER_KEY: u64 = 1 << 59;
 
-/// Whether the running thread's fsync has its answer: it was told of an error, or was concluded to
-/// succeed. ext4 compares the error numbers twice in one call (`file_write_and_wait_range`, and
-/// again at the end of `ext4_sync_file`).
+/// Whether the running thread's fsync had its answer for this file at an earlier comparison. ext4
+/// compares twice in one call (`file_write_and_wait_range`, and again at the end of
+/// `ext4_sync_file`); the second comparison comes from another place, a new call's first one from
+/// the same.
 #[inline(always)]
-fn answered() -> bool {
-    // SAFETY: the entry belongs to this thread alone.
-    unsafe { CALLS.get(&(pid_tgid() ^ ANSWER_KEY)) }.is_some()
-}
-
-/// See [`answered`]; the next `vfs_fsync_range` of the thread takes it back.
-#[inline(always)]
-pub fn note_answer() {
-    if control().is_some_and(|control| control.sync_at_exit != 0 && control.exit_hook == 0)
-        && CALLS.insert(&(pid_tgid() ^ ANSWER_KEY), &1, 0).is_err()
+fn answered(file: Addr, caller: Addr) -> bool {
+    let thread = pid_tgid();
+    // SAFETY: the entries belong to this thread alone.
+    let (noted_file, noted_caller) = unsafe {
+        (
+            CALLS.get(&(thread ^ FILE_KEY)).copied(),
+            CALLS.get(&(thread ^ CALLER_KEY)).copied(),
+        )
+    };
+    if noted_file == Some(file) && noted_caller.is_some_and(|noted| noted != caller) {
+        let _ = CALLS.remove(&(thread ^ FILE_KEY));
+        return true;
+    }
+    if CALLS.insert(&(thread ^ FILE_KEY), &file, 0).is_err()
+        || CALLS.insert(&(thread ^ CALLER_KEY), &caller, 0).is_err()
     {
         count(|counters| &mut counters.call_map_full);
     }
+    false
 }
 
 /// Tier 2, see [`fsync_range_fexit`]: notes the range for [`errseq_checked`].
@@ -610,7 +620,6 @@ fn fsync_range_kprobe(ctx: ProbeContext) -> u32 {
     let start: u64 = ctx.arg(1).unwrap_or(0);
     let last: u64 = ctx.arg(2).unwrap_or(0);
     let thread = pid_tgid();
-    let _ = CALLS.remove(&(thread ^ ANSWER_KEY));
     if CALLS.insert(&(thread ^ START_KEY), &start, 0).is_err()
         || CALLS
             .insert(&(thread ^ END_KEY), &last.saturating_add(1), 0)

@@ -6,11 +6,11 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::{Finding, Thing, packages};
 use crate::{
-    ebpf_toolchain::{self as toolchain, DEBIAN, OVERRIDE},
+    ebpf_toolchain::{self as toolchain, Chosen, DEBIAN, Missing, OVERRIDE},
     paths,
     step::{Step, progress},
 };
@@ -46,12 +46,12 @@ impl Thing for CoreSource {
     }
 
     fn find(&self) -> Finding {
-        match toolchain::find() {
-            Ok(chosen) => {
+        match chosen() {
+            Ok(chosen) if chosen.compiler.llvm <= newest_llvm() => {
                 let name = chosen.name.unwrap_or("in PATH".to_owned());
                 Finding::Found(format!("(toolchain {name}, LLVM {})", chosen.compiler.llvm))
             }
-            Err(_) => Finding::Missing,
+            _ => Finding::Missing,
         }
     }
 
@@ -63,18 +63,7 @@ impl Thing for CoreSource {
                 &["component", "add", "rust-src", "--toolchain", &own],
             ),
             (_, rustup) if debian_has_it()? => install_debians(rustup.as_deref()),
-            (_, Some(rustup)) => run_rustup(
-                &rustup,
-                &[
-                    "toolchain",
-                    "install",
-                    "nightly",
-                    "--profile",
-                    "minimal",
-                    "-c",
-                    "rust-src",
-                ],
-            ),
+            (_, Some(rustup)) => install_nightly(&rustup),
             (_, None) => bail!(
                 "no rustup, and no apt package rustc-web of Rust 1.95 or newer; install rustup, \
                  then run `rustup toolchain install nightly --component rust-src`"
@@ -88,9 +77,7 @@ fn debian_has_it() -> Result<bool> {
     if !packages::can_install() {
         return Ok(false);
     }
-    packages::refresh_lists_if_empty()?;
-    let version = packages::candidate("rustc-web");
-    Ok(version.is_some_and(|version| new_enough(&version)))
+    packages::find_candidate("rustc-web", new_enough)
 }
 
 fn new_enough(version: &str) -> bool {
@@ -111,6 +98,27 @@ fn install_debians(rustup: Option<&Path>) -> Result<()> {
     }
 }
 
+fn install_nightly(rustup: &Path) -> Result<()> {
+    // Not without need: an update may bring a compiler that no LLVM here can follow.
+    let found = chosen().is_ok();
+    if !found {
+        run_rustup(
+            rustup,
+            &[
+                "toolchain",
+                "install",
+                "nightly",
+                "--profile",
+                "minimal",
+                "-c",
+                "rust-src",
+            ],
+        )?;
+    }
+    let needed = chosen().map_err(|missing| anyhow!(missing.sentence()))?;
+    find_llvm(needed.compiler.llvm).map(drop)
+}
+
 fn run_rustup(rustup: &Path, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(rustup);
     command.args(arguments);
@@ -121,13 +129,6 @@ fn run_rustup(rustup: &Path, arguments: &[&str]) -> Result<()> {
 
 /// Links LLVM bitcode to an eBPF object with BTF.
 struct BpfLinker;
-
-impl BpfLinker {
-    /// The LLVM of the compiler whose bitcode must be read.
-    fn compilers_llvm() -> Option<u32> {
-        toolchain::find().ok().map(|chosen| chosen.compiler.llvm)
-    }
-}
 
 impl Thing for BpfLinker {
     fn name(&self) -> String {
@@ -147,8 +148,8 @@ impl Thing for BpfLinker {
         let starts = starts.is_ok_and(|output| output.status.success());
         let llvm = toolchain::linker_llvm();
         let too_old = llvm
-            .zip(Self::compilers_llvm())
-            .is_some_and(|(own, needed)| own < needed);
+            .zip(chosen().ok())
+            .is_some_and(|(own, chosen)| own < chosen.compiler.llvm);
         if !starts || too_old {
             return Finding::Missing;
         }
@@ -156,8 +157,9 @@ impl Thing for BpfLinker {
     }
 
     fn install(&self) -> Result<()> {
-        let needed = Self::compilers_llvm().context("bpf-linker comes after rust-src")?;
-        let (llvm, prefix) = find_llvm(needed)?;
+        let chosen = chosen().map_err(|missing| anyhow!(missing.sentence()))?;
+        let (llvm, prefix) = find_llvm(chosen.compiler.llvm)?;
+        packages::install(&llvm_packages(llvm))?;
         let mut cargo = Command::new("cargo");
         cargo
             .args([
@@ -183,6 +185,33 @@ impl Thing for BpfLinker {
     }
 }
 
+/// The toolchain that a linker can follow: the one that is here or the one that can be built.
+fn chosen() -> Result<Chosen, Missing> {
+    toolchain::find_for(Some(newest_llvm()))
+}
+
+/// The newest LLVM whose bitcode can be linked here; 0 if there is none.
+fn newest_llvm() -> u32 {
+    if env::var_os("LLVM_PREFIX").is_some() {
+        return u32::MAX;
+    }
+    let newest = LINKER_LLVMS.into_iter().rfind(|llvm| {
+        has_headers(*llvm) || packages::candidate(&llvm_packages(*llvm)[0]).is_some()
+    });
+    // A linker that cargo did not install does not say which it has.
+    let linkers = toolchain::find_bpf_linker().ok();
+    let linkers = linkers.map(|_| toolchain::linker_llvm().unwrap_or(u32::MAX));
+    newest.max(linkers).unwrap_or(0)
+}
+
+fn llvm_prefix(llvm: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/llvm-{llvm}"))
+}
+
+fn has_headers(llvm: u32) -> bool {
+    llvm_prefix(llvm).join("include/llvm-c/Core.h").is_file()
+}
+
 /// An LLVM, with headers, that reads what the compiler's LLVM writes: its major and its folder.
 fn find_llvm(needed: u32) -> Result<(u32, PathBuf)> {
     let fitting = || LINKER_LLVMS.into_iter().filter(|llvm| *llvm >= needed);
@@ -190,21 +219,19 @@ fn find_llvm(needed: u32) -> Result<(u32, PathBuf)> {
         let llvm = fitting().next().unwrap_or(needed);
         return Ok((llvm, prefix.into()));
     }
-    let prefix = |llvm: u32| PathBuf::from(format!("/usr/lib/llvm-{llvm}"));
-    let installed = |llvm: &u32| prefix(*llvm).join("include/llvm-c/Core.h").is_file();
-    let available = |llvm: &u32| packages::candidate(&format!("llvm-{llvm}-dev")).is_some();
-    let Some(llvm) = fitting()
-        .find(installed)
-        .or_else(|| fitting().find(available))
-    else {
-        bail!(
-            "no LLVM {needed} here: bpf-linker needs the development files of LLVM {needed} or a \
-             newer one that it knows ({LINKER_LLVMS:?}); install them and set LLVM_PREFIX to their \
-             folder, or choose another compiler with {OVERRIDE}"
-        )
-    };
-    packages::install(&llvm_packages(llvm))?;
-    Ok((llvm, prefix(llvm)))
+    if let Some(llvm) = fitting().find(|llvm| has_headers(*llvm)) {
+        return Ok((llvm, llvm_prefix(llvm)));
+    }
+    for llvm in fitting() {
+        if packages::find_candidate(&llvm_packages(llvm)[0], |_| true)? {
+            return Ok((llvm, llvm_prefix(llvm)));
+        }
+    }
+    bail!(
+        "no LLVM {needed} here: bpf-linker needs the development files of LLVM {needed} or a \
+         newer one that it knows ({LINKER_LLVMS:?}); install them and set LLVM_PREFIX to their \
+         folder, or choose another compiler with {OVERRIDE}"
+    )
 }
 
 fn llvm_packages(llvm: u32) -> Vec<String> {

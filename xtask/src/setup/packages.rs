@@ -1,6 +1,9 @@
 //! Distribution packages, through apt-get.
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,6 +54,16 @@ pub fn candidate(package: &str) -> Option<String> {
     parse_candidate(&String::from_utf8_lossy(&output.stdout))
 }
 
+/// Whether apt would install a version that is `wanted`, if need be after asking the archive for
+/// newer lists: those of a machine image are often older than the last security update.
+pub fn find_candidate(package: &str, wanted: fn(&str) -> bool) -> Result<bool> {
+    let known = || candidate(package).is_some_and(|version| wanted(&version));
+    if !known() && can_install() {
+        update()?;
+    }
+    Ok(known())
+}
+
 /// Fetches apt's package lists on a machine that has none.
 pub fn refresh_lists_if_empty() -> Result<()> {
     if can_install() && !has_lists() {
@@ -73,7 +86,12 @@ pub fn has_lists() -> bool {
     output.is_ok_and(|output| !output.stdout.trim_ascii().is_empty())
 }
 
+/// Asks the archive for newer lists; once in a run.
 fn update() -> Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
     progress("            apt-get update");
     apt_get(&["update"], &[], "setup-apt-update")
 }
