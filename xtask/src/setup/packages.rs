@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     paths,
     step::{Step, progress},
+    vm::kernels,
 };
 
 /// Whether packages can be installed here: root, and a system with apt-get.
@@ -42,7 +43,51 @@ pub fn install(packages: &[String]) -> Result<()> {
     }
     // Lists that are too old name packages that have left the archive.
     update()?;
-    apt_get(&["install"], packages, &log).with_context(|| format!("apt-get cannot install {list}"))
+    let Err(second) = apt_get(&["install"], packages, &log) else {
+        return Ok(());
+    };
+    // A package that came from backports keeps out the older ones that would go with it.
+    from_backports(packages, &log)
+        .with_context(|| format!("apt-get cannot install {list}: {second}"))
+}
+
+/// Installs packages from the backports of this machine's Debian release, with package lists of
+/// their own: the machine's sources stay as they are.
+fn from_backports(packages: &[String], log: &str) -> Result<()> {
+    let release = std::fs::read_to_string("/etc/os-release")?;
+    let Some(codename) = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+    else {
+        bail!("this release has no code name, so its backports cannot be asked");
+    };
+    let folder = paths::vm_cache().join("backports");
+    let lists = folder.join("lists");
+    std::fs::create_dir_all(lists.join("partial"))?;
+    let source = folder.join("sources.list");
+    let suite = format!("{codename}-backports");
+    std::fs::write(
+        &source,
+        kernels::source_line(&kernels::main_mirror()?, &suite),
+    )?;
+    let ours = [
+        "-o".to_owned(),
+        format!("Dir::Etc::sourcelist={}", source.display()),
+        "-o".to_owned(),
+        format!("Dir::State::Lists={}", lists.display()),
+        "-o".to_owned(),
+        // The sandbox user could not enter a cache folder below root's home.
+        "APT::Sandbox::User=root".to_owned(),
+    ];
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    progress(&format!("            from {suite}"));
+    apt_get(
+        &[&["update"], &ours[..]].concat(),
+        &[],
+        "setup-apt-backports",
+    )?;
+    let install = [&["install", "-t", &suite], &ours[..]].concat();
+    apt_get(&install, packages, log)
 }
 
 /// The version of a package that apt would install.
@@ -110,7 +155,7 @@ fn apt_get(command: &[&str], packages: &[String], log: &str) -> Result<()> {
         ]);
         apt.args(packages);
     }
-    let name = format!("apt-get {}", command.join(" "));
+    let name = format!("apt-get {}", command[0]);
     Step::new(&name, apt, paths::log(log)).must()?;
     Ok(())
 }

@@ -374,13 +374,23 @@ fn repository(targets: &str, label: &str) -> Option<String> {
     })
 }
 
+/// Where the machine's own apt finds Debian's main archive.
+pub fn main_mirror() -> Result<String> {
+    Mirrors::find().map(|mirrors| mirrors.main)
+}
+
+/// A line of sources.list for a suite of Debian.
+pub fn source_line(uri: &str, suite: &str) -> String {
+    format!("deb [arch=amd64 signed-by={KEYRING}] {uri} {suite} main\n")
+}
+
 fn sources_list(mirrors: &Mirrors) -> String {
     let line = |suite: &Suite| {
         let (uri, name) = match suite {
             Suite::Main(name) => (&mirrors.main, name),
             Suite::Security(name) => (&mirrors.security, name),
         };
-        format!("deb [arch=amd64 signed-by={KEYRING}] {uri} {name} main\n")
+        source_line(uri, name)
     };
     SERIES
         .iter()
