@@ -332,70 +332,88 @@ pub fn errno_of_status(status: u32) -> u32 {
 /// What a function at the end of a page-cache bio tells about it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The pages in the bio, one by one.
-    Pages,
-    /// An `ext4_io_end` (its address).
-    Ext4(Addr),
-    /// An `iomap_ioend` (its address).
-    Iomap(Addr),
-    /// btrfs: the ordered extent decides later, the bio alone means nothing.
-    Btrfs,
     /// Not a write of the page cache: O_DIRECT, a clone of a stacked device, metadata ...
     Other,
+    /// The pages in the bio, one by one.
+    Pages,
+    /// `bi_private` is an `ext4_io_end`.
+    Ext4,
+    /// An `iomap_ioend`: see [`ioend_of`].
+    Iomap,
+    /// btrfs: the ordered extent decides later, the bio alone means nothing.
+    Btrfs,
 }
 
-/// Follows a split bio to the one it was split from, and says whose it is by `bi_end_io`.
+/// Whose a bio is, by `bi_end_io`.
 #[inline(always)]
-pub fn owner_of(bio: Addr) -> (Addr, Owner) {
+pub fn owner_of(bio: Addr) -> Owner {
+    match end_io_owner(read::<u64>(bio, layout!(bio_end_io)).unwrap_or(0)) {
+        1 => Owner::Pages,
+        2 => Owner::Ext4,
+        3 => Owner::Iomap,
+        4 => Owner::Btrfs,
+        _ => Owner::Other,
+    }
+}
+
+/// The [`Owner`] as a number. A global function: the verifier looks at its many comparisons once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_io_owner(end_io: u64) -> u32 {
+    if end_io == 0 {
+        return Owner::Other as u32;
+    }
+    if end_io == config!(end_io_ext4) {
+        return Owner::Ext4 as u32;
+    }
+    if end_io == config!(end_io_iomap[0])
+        || end_io == config!(end_io_iomap[1])
+        || end_io == config!(end_io_iomap[2])
+    {
+        return Owner::Iomap as u32;
+    }
+    if end_io == config!(end_io_btrfs[0])
+        || end_io == config!(end_io_btrfs[1])
+        || end_io == config!(end_io_btrfs[2])
+        || end_io == config!(end_io_btrfs[3])
+    {
+        return Owner::Btrfs as u32;
+    }
+    if end_io == config!(end_io_pages[0])
+        || end_io == config!(end_io_pages[1])
+        || end_io == config!(end_io_pages[2])
+        || end_io == config!(end_io_pages[3])
+        || end_io == config!(end_io_pages[4])
+        || end_io == config!(end_io_pages[5])
+    {
+        return Owner::Pages as u32;
+    }
+    Owner::Other as u32
+}
+
+/// The bio that this one was split from, or itself. A global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn root_of(bio: u64) -> u64 {
     let mut bio = bio;
     for _ in 0..4 {
-        let Some(end_io) = read::<u64>(bio, layout!(bio_end_io)) else {
-            return (bio, Owner::Other);
-        };
-        if end_io == 0 {
-            return (bio, Owner::Other);
+        if read::<u64>(bio, layout!(bio_end_io)) != Some(config!(end_io_chain)) {
+            return bio;
         }
-        if end_io == config!(end_io_chain) {
-            match read_ptr(bio, layout!(bio_private)) {
-                Some(parent) => bio = parent,
-                None => return (bio, Owner::Other),
-            }
-            continue;
+        match read_ptr(bio, layout!(bio_private)) {
+            Some(parent) => bio = parent,
+            None => return bio,
         }
-        if end_io == config!(end_io_ext4) {
-            return match read_ptr(bio, layout!(bio_private)) {
-                Some(io_end) => (bio, Owner::Ext4(io_end)),
-                None => (bio, Owner::Pages),
-            };
-        }
-        if end_io == config!(end_io_iomap[0])
-            || end_io == config!(end_io_iomap[1])
-            || end_io == config!(end_io_iomap[2])
-        {
-            let ioend = if layout!(ioend_bio) == ABSENT {
-                read_ptr(bio, layout!(bio_private)).unwrap_or(0)
-            } else {
-                bio.wrapping_sub(u64::from(layout!(ioend_bio)))
-            };
-            return (bio, Owner::Iomap(ioend));
-        }
-        if end_io == config!(end_io_btrfs[0])
-            || end_io == config!(end_io_btrfs[1])
-            || end_io == config!(end_io_btrfs[2])
-            || end_io == config!(end_io_btrfs[3])
-        {
-            return (bio, Owner::Btrfs);
-        }
-        if end_io == config!(end_io_pages[0])
-            || end_io == config!(end_io_pages[1])
-            || end_io == config!(end_io_pages[2])
-            || end_io == config!(end_io_pages[3])
-            || end_io == config!(end_io_pages[4])
-            || end_io == config!(end_io_pages[5])
-        {
-            return (bio, Owner::Pages);
-        }
-        return (bio, Owner::Other);
     }
-    (bio, Owner::Other)
+    bio
+}
+
+/// The `iomap_ioend` that a bio belongs to.
+#[inline(always)]
+pub fn ioend_of(bio: Addr) -> Addr {
+    if layout!(ioend_bio) == ABSENT {
+        read_ptr(bio, layout!(bio_private)).unwrap_or(0)
+    } else {
+        bio.wrapping_sub(u64::from(layout!(ioend_bio)))
+    }
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::{btrfs::suspect_bio, ext4, hook, iomap};
 use crate::{
-    bio::{Outcome, Owner, WHOLE, errno_of_status, owner_of, report_bio},
+    bio::{Outcome, Owner, WHOLE, errno_of_status, ioend_of, owner_of, report_bio, root_of},
     kread::{Addr, read},
     maps::{any_tracked, config, count, layout},
 };
@@ -38,14 +38,14 @@ pub extern "C" fn part_ended(bio: u64, bytes: u64, errno: u64, submitted: u64) -
         submitted,
         hook: hook::BLOCK,
     };
-    let (root, owner) = owner_of(bio);
-    match owner {
+    let root = root_of(bio);
+    match owner_of(root) {
         Owner::Pages => report_bio(bio, bytes, &outcome),
-        Owner::Ext4(io_end) => ext4::bio_ended(bio, io_end, bytes, &outcome),
-        Owner::Iomap(ioend) => {
+        Owner::Ext4 => ext4::bio_ended(bio, root, bytes, &outcome),
+        Owner::Iomap => {
             if errno != 0 {
                 // The kernel fails the whole ioend for one bad part.
-                iomap::ioend_ended(ioend, errno, hook::BLOCK);
+                iomap::ioend_ended(ioend_of(root), errno, hook::BLOCK);
             } else if read::<u8>(root, layout!(bio_status)) == Some(0) {
                 report_bio(bio, bytes, &outcome);
             }
@@ -74,22 +74,33 @@ fn block_rq_complete(ctx: RawTracePointContext) -> u32 {
         return 0;
     }
     let request: u64 = ctx.arg(0);
-    let mut left: u32 = ctx.arg(2);
+    let mut left = u64::from(ctx.arg::<u32>(2));
     let submitted: u64 = read(request, layout!(rq_start_time)).unwrap_or(0);
     let mut bio: u64 = read(request, layout!(rq_bio)).unwrap_or(0);
     for _ in 0..MAX_BIOS {
-        if bio == 0 || left == 0 || !is_write(bio) {
+        left = part_of_request_ended(bio, left, u64::from(errno), submitted);
+        if left == 0 {
             return 0;
         }
-        part_ended(bio, u64::from(left), u64::from(errno), submitted);
-        let size: u32 = read(bio, layout!(bio_iter_size)).unwrap_or(0);
-        left = left.saturating_sub(size);
         bio = read(bio, layout!(bio_next)).unwrap_or(0);
     }
-    if bio != 0 && left != 0 {
+    if bio != 0 {
         count(|counters| &mut counters.walk_limit);
     }
     0
+}
+
+/// One bio of a request, of which `left` bytes ended from this bio on: how many are left after it,
+/// 0 if there is nothing more to see. A global function, see [`part_ended`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn part_of_request_ended(bio: u64, left: u64, errno: u64, submitted: u64) -> u64 {
+    if bio == 0 || !is_write(bio) {
+        return 0;
+    }
+    let size = u64::from(read::<u32>(bio, layout!(bio_iter_size)).unwrap_or(0));
+    part_ended(bio, left, errno, submitted);
+    left.saturating_sub(size)
 }
 
 /// `TP_PROTO(struct request_queue *q, struct bio *bio)`, all supported kernels: a bio of a
@@ -108,14 +119,10 @@ fn block_bio_complete(ctx: RawTracePointContext) -> u32 {
         submitted: 0,
         hook: hook::BLOCK,
     };
-    let (root, owner) = owner_of(bio);
-    if root != bio {
-        return 0;
-    }
-    match owner {
+    match owner_of(bio) {
         Owner::Pages => report_bio(bio, WHOLE, &outcome),
-        Owner::Ext4(io_end) => ext4::bio_ended(bio, io_end, WHOLE, &outcome),
-        Owner::Iomap(ioend) => iomap::ioend_ended(ioend, errno, hook::BLOCK),
+        Owner::Ext4 => ext4::bio_ended(bio, bio, WHOLE, &outcome),
+        Owner::Iomap => iomap::ioend_ended(ioend_of(bio), errno, hook::BLOCK),
         Owner::Btrfs if errno != 0 => suspect_bio(bio),
         Owner::Btrfs | Owner::Other => {}
     }

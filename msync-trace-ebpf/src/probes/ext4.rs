@@ -60,7 +60,8 @@ fn io_end_failed(io_end: Addr, outcome: &Outcome) -> bool {
 
 /// What a finished bio of an `ext4_io_end` means.
 #[inline(always)]
-pub fn bio_ended(bio: Addr, io_end: Addr, bytes: u64, outcome: &Outcome) {
+pub fn bio_ended(bio: Addr, root: Addr, bytes: u64, outcome: &Outcome) {
+    let io_end = read::<u64>(root, layout!(bio_private)).unwrap_or(0);
     let mut outcome = *outcome;
     if outcome.errno != 0 && config!(ext4_errno) != 0 {
         outcome.errno = config!(ext4_errno);
@@ -96,8 +97,7 @@ fn ext4_end_bio(ctx: ProbeContext) -> u32 {
         submitted: 0,
         hook: hook::EXT4_END_BIO,
     };
-    let io_end: u64 = read(bio, layout!(bio_private)).unwrap_or(0);
-    bio_ended(bio, io_end, WHOLE, &outcome);
+    bio_ended(bio, bio, WHOLE, &outcome);
     0
 }
 

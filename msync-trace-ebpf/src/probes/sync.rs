@@ -363,20 +363,25 @@ pub extern "C" fn mapping_walked(addr: u64) -> u64 {
 /// Finds the mapping at an address: gives the address of its `vm_area_struct`, or 0.
 type Find = extern "C" fn(u64) -> u64;
 
+/// In what [`report_mapping`] gives: the mapping's file is followed.
+const REPORTED: u64 = 1;
+
 /// Reports the mapping at `addr`, as far as `end`, if it is a shared one of a file that is
-/// followed; gives the address after it, 0 where nothing is mapped.
-#[inline(always)]
-fn report_mapping(vma: Addr, addr: u64, end: u64, call: u32, call_id: u64) -> (u64, bool) {
+/// followed; gives the address after it, a multiple of the page size, and [`REPORTED`]; 0 where
+/// nothing is mapped. A global function: the verifier looks at it once, not at each mapping.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_mapping(vma: u64, addr: u64, end: u64, call: u64, call_id: u64) -> u64 {
     let mapping_start: u64 = read(vma, layout!(vma_start)).unwrap_or(0);
     let mapping_end: u64 = read(vma, layout!(vma_end)).unwrap_or(0);
     if vma == 0 || addr < mapping_start || addr >= mapping_end {
-        return (0, false);
+        return 0;
     }
     let stop = if mapping_end < end { mapping_end } else { end };
     let flags: u64 = read(vma, layout!(vma_flags)).unwrap_or(0);
     let file: u64 = read(vma, layout!(vma_file)).unwrap_or(0);
     if flags & VM_SHARED == 0 || file == 0 {
-        return (stop, false);
+        return stop;
     }
     let page_offset: u64 = read(vma, layout!(vma_pgoff)).unwrap_or(0);
     let start = addr - mapping_start + (page_offset << 12);
@@ -384,11 +389,11 @@ fn report_mapping(vma: Addr, addr: u64, end: u64, call: u32, call_id: u64) -> (u
         file,
         start,
         end: start + (stop - addr),
-        call,
+        call: call as u32,
         call_id,
         flags: 0,
     };
-    (stop, sync_file(hook::SYSCALL, &sync))
+    stop | u64::from(sync_file(hook::SYSCALL, &sync))
 }
 
 /// msync came back: reports each shared file mapping in its range.
@@ -410,22 +415,22 @@ fn msync_exit(syscall: &Syscall, ret: i64, find: Find) {
         CALL_MSYNC
     };
     let call_id = new_call_id();
-    let mut reported = false;
+    let mut reported = 0;
     for _ in 0..MAX_MAPPINGS {
         if addr >= end {
             break;
         }
-        let (next, any) = report_mapping(find(addr), addr, end, call, call_id);
+        let next = report_mapping(find(addr), addr, end, u64::from(call), call_id);
         if next == 0 {
             break;
         }
-        reported |= any;
-        addr = next;
+        reported |= next & REPORTED;
+        addr = next & !REPORTED;
     }
     if addr < end && ret == 0 {
         count(|counters| &mut counters.walk_limit);
     }
-    if reported {
+    if reported != 0 {
         sync_end(hook::SYSCALL, call_id, ret);
     }
 }
@@ -526,10 +531,7 @@ fn errseq_checked(ctx: ProbeContext) -> u32 {
     };
     let told: u32 = read(file, layout!(file_wb_err)).unwrap_or(0);
     let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
-    // The address that the call returns to, pushed last.
-    // SAFETY: the registers of a kprobe.
-    let caller = read(unsafe { (*ctx.regs).rsp }, 0).unwrap_or(0);
-    if answered(file, caller) || told != recorded {
+    if answered(file) || told != recorded {
         return 0;
     }
     let Some(syscall) = syscall_of(current()) else {
@@ -579,32 +581,42 @@ fn current_range() -> Option<(u64, u64)> {
 const START_KEY: u64 = 1 << 62;
 const END_KEY: u64 = 1 << 61;
 const FILE_KEY: u64 = 1 << 60;
-const CALLER_KEY: u64 = 1 << 59;
 
-/// Whether the running thread's fsync had its answer for this file at an earlier comparison. ext4
-/// compares twice in one call (`file_write_and_wait_range`, and again at the end of
-/// `ext4_sync_file`); the second comparison comes from another place, a new call's first one from
-/// the same.
+/// In the value at [`FILE_KEY`], the address of a file: error numbers have been compared once.
+const COMPARED: u64 = 1;
+
+/// Whether the running thread's fsync had its answer for this file at an earlier comparison. What
+/// waits by `file_write_and_wait_range` compares there, and some of it (ext4, the generic fsync)
+/// again at the end of the same call.
 #[inline(always)]
-fn answered(file: Addr, caller: Addr) -> bool {
-    let thread = pid_tgid();
-    // SAFETY: the entries belong to this thread alone.
-    let (noted_file, noted_caller) = unsafe {
-        (
-            CALLS.get(&(thread ^ FILE_KEY)).copied(),
-            CALLS.get(&(thread ^ CALLER_KEY)).copied(),
-        )
-    };
-    if noted_file == Some(file) && noted_caller.is_some_and(|noted| noted != caller) {
-        let _ = CALLS.remove(&(thread ^ FILE_KEY));
+fn answered(file: Addr) -> bool {
+    let key = pid_tgid() ^ FILE_KEY;
+    // SAFETY: the entry belongs to this thread alone.
+    let noted = unsafe { CALLS.get(&key) }.copied();
+    if noted == Some(file | COMPARED) {
+        let _ = CALLS.remove(&key);
         return true;
     }
-    if CALLS.insert(&(thread ^ FILE_KEY), &file, 0).is_err()
-        || CALLS.insert(&(thread ^ CALLER_KEY), &caller, 0).is_err()
+    if noted == Some(file) {
+        let _ = CALLS.insert(&key, &(file | COMPARED), 0);
+    }
+    false
+}
+
+/// Tier 2: `int file_write_and_wait_range(struct file *file, loff_t lstart, loff_t lend)`
+/// (mm/filemap.c), all supported kernels: a call of fsync begins to wait, for [`answered`].
+#[kprobe]
+fn wait_kprobe(ctx: ProbeContext) -> u32 {
+    if !any_tracked() || control().is_none_or(|control| control.exit_hook != 0) {
+        return 0;
+    }
+    let file: u64 = ctx.arg(0).unwrap_or(0);
+    if inode_of_file(file).and_then(tracked).is_some()
+        && CALLS.insert(&(pid_tgid() ^ FILE_KEY), &file, 0).is_err()
     {
         count(|counters| &mut counters.call_map_full);
     }
-    false
+    0
 }
 
 /// Tier 2, see [`fsync_range_fexit`]: notes the range for [`errseq_checked`].

@@ -500,6 +500,14 @@ pub const HOOKS: &[Hook] = &[
         without: None,
     },
     Hook {
+        name: "sync.wait",
+        purpose: "an fsync that compares error numbers twice counts once",
+        ways: &[kprobe("wait_kprobe", "file_write_and_wait_range", "", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
         name: "sync.msync",
         purpose: "what msync returned",
         ways: &[fexit("msync_fexit", "__x64_sys_msync", &[])],

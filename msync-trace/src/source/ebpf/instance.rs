@@ -1,5 +1,12 @@
 //! One loaded copy of the eBPF object: its maps, its links, and what became of each hook.
 
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    sync::Mutex,
+    thread::{self, ScopedJoinHandle},
+};
+
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
@@ -23,6 +30,13 @@ use crate::source::{HookState, HookStatus, Method, Tier};
 
 /// The object, as build.rs left it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/msync-trace-ebpf"));
+
+/// What attaches fentry programs to kernel functions (kernel/trace/ftrace.c); without it the
+/// kernel refuses them.
+const TRAMPOLINES: &str = "register_ftrace_direct";
+
+/// Programs that take the verifier longest.
+const BIG_PROGRAMS: [&str; 3] = ["block_rq_complete", "block_bio_complete", "sys_exit"];
 
 /// `aya_log::Level::Debug` as the programs have it.
 const LOG_DEBUG: u8 = 4;
@@ -74,6 +88,14 @@ pub struct Instance {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
+/// Why a way of attaching a hook is not open.
+enum Unusable {
+    /// Its module is not loaded yet.
+    NoModule,
+    /// A sentence.
+    Because(String),
+}
+
 /// A link that may be taken back.
 enum Link {
     Fentry(FEntryLinkId),
@@ -94,10 +116,17 @@ impl Instance {
         {
             return Err(AttachError::AbiMismatch);
         }
-        let types = kernel::types();
-        if types.vmlinux.is_none() {
+        // Each of the three takes tens of milliseconds: side by side.
+        let (types, symbols, mut loader) = thread::scope(|scope| {
+            let symbols = scope.spawn(kernel::end_io_addresses);
+            let loader = scope.spawn(EbpfLoader::new);
+            let types = kernel::types();
+            let symbols = joined(symbols).unwrap_or_default();
+            (types, symbols, joined(loader))
+        });
+        let Some(vmlinux) = types.vmlinux.clone() else {
             return Err(AttachError::NoBtf);
-        }
+        };
         let resolved = layout::resolve(&types);
         for field in ESSENTIAL {
             if let Some(reason) = resolved.missing.get(field) {
@@ -107,10 +136,8 @@ impl Instance {
                 });
             }
         }
-        let config = config(options, types.version);
         let layout = Pod(resolved.layout);
-        let config = Pod(config);
-        let mut loader = EbpfLoader::new();
+        let config = Pod(config(options, types.version, &symbols));
         loader.btf(None);
         // The reason of a refusal and the statistics, without the trace of every instruction.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -155,17 +182,23 @@ impl Instance {
         if log_level != 0 {
             instance.logger = EbpfLogger::init(&mut instance.ebpf).ok();
         }
-        instance.attach(options, &resolved)?;
+        let trampolines = vmlinux.has_func(TRAMPOLINES);
+        instance.attach(options, &resolved, trampolines)?;
         Ok((instance, rings))
     }
 
     /// Walks the table: errors first, so that a sync is never seen without its failure.
-    fn attach(&mut self, options: &Options, resolved: &Resolved) -> Result<(), AttachError> {
+    fn attach(
+        &mut self,
+        options: &Options,
+        resolved: &Resolved,
+        trampolines: bool,
+    ) -> Result<(), AttachError> {
         let best = options.tier.unwrap_or(Tier::Fentry);
-        let btf = (best == Tier::Fentry)
+        let btf = (best == Tier::Fentry && trampolines)
             .then(AyaBtf::from_sys_fs)
             .and_then(Result::ok);
-        let (tier, refused) = self.detect(best, btf.as_ref());
+        let (tier, refused) = self.detect(best, btf.as_ref(), trampolines);
         if options.tier.is_some_and(|wanted| wanted != tier) {
             return Err(AttachError::Tier {
                 wanted: best,
@@ -180,6 +213,7 @@ impl Instance {
             control.exit_hook = u32::from(include_async);
         })?;
         self.calibrate()?;
+        self.load_side_by_side(options, resolved, btf.as_ref());
         for (index, hook) in HOOKS.iter().enumerate() {
             let state = self.attach_hook(index, hook, options, resolved, btf.as_ref());
             self.hooks.push(state);
@@ -198,7 +232,7 @@ impl Instance {
 
     /// The best tier whose hook of `vfs_fsync_range` can be attached, and why a better one
     /// cannot.
-    fn detect(&mut self, best: Tier, btf: Option<&AyaBtf>) -> (Tier, String) {
+    fn detect(&mut self, best: Tier, btf: Option<&AyaBtf>, trampolines: bool) -> (Tier, String) {
         let mut refused = String::new();
         let ways = HOOKS
             .iter()
@@ -211,6 +245,12 @@ impl Instance {
                 Tier::Fentry
             };
             if tier < best {
+                continue;
+            }
+            if tier == Tier::Fentry && !trampolines {
+                refused = format!(
+                    "this kernel has no {TRAMPOLINES} (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
+                );
                 continue;
             }
             match self.attach_way(way, btf) {
@@ -253,26 +293,16 @@ impl Instance {
         let mut waits = None;
         let mut done: Option<(&'static Way, HookState)> = None;
         for way in hook.ways {
-            if !way.allowed(self.tier) {
-                reasons.push(format!("{} is not of this tier", way.method.name()));
-                continue;
-            }
-            if !way.module.is_empty() && !kernel::has_module(way.module) {
-                waits = Some(way.module);
-                continue;
-            }
-            if let Some(field) = way
-                .needs
-                .iter()
-                .find(|f| resolved.missing.contains_key(**f))
-            {
-                reasons.push(format!("{}: {}", way.target, resolved.missing[*field]));
-                continue;
-            }
-            let absent = way.needs.iter().find(|f| is_absent(&resolved.layout, f));
-            if let Some(field) = absent {
-                reasons.push(format!("{}: this kernel has no {field}", way.target));
-                continue;
+            match self.unusable(way, resolved) {
+                None => {}
+                Some(Unusable::NoModule) => {
+                    waits = Some(way.module);
+                    continue;
+                }
+                Some(Unusable::Because(reason)) => {
+                    reasons.push(reason);
+                    continue;
+                }
             }
             if on_demand {
                 match self.try_way(way, btf) {
@@ -309,6 +339,62 @@ impl Instance {
         status(first, HookState::Unavailable(reason))
     }
 
+    /// Why a way cannot be taken, as far as that is known without trying.
+    fn unusable(&self, way: &Way, resolved: &Resolved) -> Option<Unusable> {
+        let because = |reason| Some(Unusable::Because(reason));
+        if !way.allowed(self.tier) {
+            return because(format!("{} is not of this tier", way.method.name()));
+        }
+        if !way.module.is_empty() && !kernel::has_module(way.module) {
+            return Some(Unusable::NoModule);
+        }
+        let missing = |field: &&&str| resolved.missing.contains_key(**field);
+        if let Some(field) = way.needs.iter().find(missing) {
+            return because(format!("{}: {}", way.target, resolved.missing[*field]));
+        }
+        let absent = |field: &&&str| is_absent(&resolved.layout, field);
+        let field = way.needs.iter().find(absent)?;
+        because(format!("{}: this kernel has no {field}", way.target))
+    }
+
+    /// Loads the programs that will be attached on all processors: the kernel's verifier takes most
+    /// of the time of a start. What fails here is tried again, and explained, one by one.
+    fn load_side_by_side(&mut self, options: &Options, resolved: &Resolved, btf: Option<&AyaBtf>) {
+        let ways: BTreeMap<&str, &Way> = HOOKS
+            .iter()
+            .filter(|hook| self.not_needed(hook, options).is_none())
+            .filter(|hook| hook.when != When::BlockLayer || self.tier == Tier::Tracepoint)
+            .filter_map(|hook| {
+                hook.ways
+                    .iter()
+                    .find(|way| self.unusable(way, resolved).is_none())
+            })
+            .map(|way| (way.program, way))
+            .collect();
+        let programs = self.ebpf.programs_mut();
+        let mut jobs: Vec<(&Way, &mut Program)> = programs
+            .filter_map(|(name, program)| Some((*ways.get(name)?, program)))
+            .collect();
+        // The biggest is taken first.
+        jobs.sort_by_key(|(way, _)| BIG_PROGRAMS.contains(&way.program));
+        let jobs = Mutex::new(jobs);
+        let work = || {
+            let next = || jobs.lock().ok()?.pop();
+            while let Some((way, program)) = next() {
+                if let Err(error) = load(program, way, btf) {
+                    debug!("{}: {error}", way.program);
+                }
+            }
+        };
+        let others = thread::available_parallelism().map_or(1, NonZero::get) - 1;
+        thread::scope(|scope| {
+            for _ in 0..others.min(3) {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+
     /// Why a hook is not wanted, if it is not.
     fn not_needed(&self, hook: &Hook, options: &Options) -> Option<String> {
         let tier_3 = self.tier == Tier::Tracepoint;
@@ -325,7 +411,7 @@ impl Instance {
             _ if self.tier == Tier::Kprobe && hook.ways.iter().all(is_fexit) => {
                 Some("sync.exit sees the return values".to_owned())
             }
-            _ if self.tier == Tier::Fentry && hook.name == "sync.errseq" => {
+            _ if self.tier == Tier::Fentry && matches!(hook.name, "sync.errseq" | "sync.wait") => {
                 Some("fexit sees the return values".to_owned())
             }
             _ if tier_3 && hook.ways.iter().all(|way| !way.allowed(Tier::Tracepoint)) => {
@@ -465,20 +551,7 @@ impl Instance {
             .ebpf
             .program_mut(way.program)
             .ok_or(ProgramError::UnexpectedProgramType)?;
-        if program.fd().is_ok() {
-            return Ok(());
-        }
-        match program {
-            Program::FEntry(program) => {
-                program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?)
-            }
-            Program::FExit(program) => {
-                program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?)
-            }
-            Program::KProbe(program) => program.load(),
-            Program::RawTracePoint(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        }
+        load(program, way, btf)
     }
 
     /// Loads, and finds out whether it can be attached where that is cheap.
@@ -580,6 +653,27 @@ impl Instance {
     }
 }
 
+/// Loads a program, once.
+fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
+    if program.fd().is_ok() {
+        return Ok(());
+    }
+    match program {
+        Program::FEntry(program) => program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?),
+        Program::FExit(program) => program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?),
+        Program::KProbe(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// What a thread came back with; its panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 fn is_fexit(way: &Way) -> bool {
     way.method == Method::Fexit
 }
@@ -662,8 +756,11 @@ fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, AttachE
 }
 
 /// The read-only choices of user space.
-fn config(options: &Options, version: (u32, u32)) -> abi::Config {
-    let symbols = kernel::end_io_addresses().unwrap_or_default();
+fn config(
+    options: &Options,
+    version: (u32, u32),
+    symbols: &BTreeMap<&'static str, u64>,
+) -> abi::Config {
     let address = |name: &str| symbols.get(name).copied().unwrap_or(u64::MAX);
     let mut config = abi::Config::new_zeroed();
     for (slot, name) in config.end_io_pages.iter_mut().zip(end_io::PAGES) {
