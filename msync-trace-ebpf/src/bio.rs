@@ -30,7 +30,7 @@ pub struct Outcome {
 impl Outcome {
     /// Errno and hook in one number.
     #[inline(always)]
-    fn packed(&self) -> u64 {
+    pub fn packed(&self) -> u64 {
         u64::from(self.errno) | u64::from(self.hook) << 32
     }
 
@@ -253,13 +253,42 @@ fn report_mapping_range(mapping: Addr, start: u64, len: u64, outcome: u64, submi
     }
 }
 
+/// Segments walked by one call of the functions below: the verifier looks at 16 rounds of 16, not
+/// at 256.
+const STRIDE: u64 = 16;
+
 /// Index of the last segment that holds some of the next `left` bytes (lower 16 bits), and how
 /// many bytes lie in those before it. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn sum_segments(start: u64, segments: u64, skip: u64, left: u64) -> u64 {
     let mut before: u64 = 0;
-    for i in 0..u64::from(MAX_SEGMENTS) {
+    let mut skip = skip;
+    for i in 0..u64::from(MAX_SEGMENTS) / STRIDE {
+        let first = i * STRIDE;
+        let sum = sum_stride(
+            start + first * SEGMENT_BYTES,
+            segments - first,
+            skip,
+            left.wrapping_sub(before),
+        );
+        before += sum >> 16;
+        let index = sum & 0xffff;
+        if index < STRIDE {
+            return before << 16 | (first + index);
+        }
+        skip = 0;
+    }
+    before << 16 | u64::from(MAX_SEGMENTS - 1)
+}
+
+/// [`sum_segments`] of the next [`STRIDE`] segments; that many as the index means that the last
+/// one is not among them. A global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn sum_stride(start: u64, segments: u64, skip: u64, left: u64) -> u64 {
+    let mut before: u64 = 0;
+    for i in 0..STRIDE {
         let len = u64::from(read::<u32>(start + i * SEGMENT_BYTES, SEGMENT_LEN).unwrap_or(0));
         let len = if i == 0 { len.wrapping_sub(skip) } else { len };
         if i + 1 >= segments || before + len >= left {
@@ -267,7 +296,7 @@ pub extern "C" fn sum_segments(start: u64, segments: u64, skip: u64, left: u64) 
         }
         before += len;
     }
-    before << 16 | u64::from(MAX_SEGMENTS - 1)
+    before << 16 | STRIDE
 }
 
 /// Most segments reported one by one.
@@ -281,14 +310,40 @@ pub extern "C" fn report_segments(bio: u64, bytes: u64, outcome: u64, submitted:
         return 0;
     };
     let last = sum_segments(part.first, part.segments, part.skip, part.left) & 0xffff;
-    for i in 0..MAX_SINGLE {
+    let mut skip = part.skip;
+    for i in 0..MAX_SINGLE / STRIDE {
+        let first = i * STRIDE;
+        if first > last {
+            return 0;
+        }
+        let at = part.first + first * SEGMENT_BYTES;
+        report_stride(at, last - first, skip, outcome, submitted);
+        skip = 0;
+    }
+    if last >= MAX_SINGLE {
+        count(|counters| &mut counters.walk_limit);
+    }
+    0
+}
+
+/// Reports the segments from 0 to `last`, at most [`STRIDE`] of them. A global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_stride(
+    at: u64,
+    last: u64,
+    skip: u64,
+    outcome: u64,
+    submitted: u64,
+) -> u32 {
+    let mut skip = skip;
+    for i in 0..STRIDE {
         if i > last {
             return 0;
         }
-        let skip = if i == 0 { part.skip } else { 0 };
-        report_segment(part.first + i * SEGMENT_BYTES, skip, outcome, submitted);
+        report_segment(at + i * SEGMENT_BYTES, skip, outcome, submitted);
+        skip = 0;
     }
-    count(|counters| &mut counters.walk_limit);
     0
 }
 

@@ -4,7 +4,7 @@ use aya_log_ebpf::debug;
 
 use super::hook;
 use crate::{
-    bio::{Outcome, WHOLE, errno_of_status, report_bio, report_range},
+    bio::{Outcome, WHOLE, errno_of_status, report_bio, report_inode},
     emit::{Failure, write_failed},
     inode::{key_of, suspect},
     kread::{Addr, now, pid_tgid, read, read_ptr},
@@ -28,34 +28,51 @@ const ENOSPC: u32 = 28;
 const MAX_VECS: usize = 32;
 
 /// Reports every extent of an io_end: none of them will be converted, so all of them keep what
-/// was there before (zeros, or old blocks).
-#[inline(always)]
-fn io_end_failed(io_end: Addr, outcome: &Outcome) -> bool {
+/// was there before (zeros, or old blocks). 0: there was none. A global function, which the
+/// verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_io_end(io_end: u64, errno: u64, submitted: u64, hook: u64) -> u64 {
     let Some(inode) = read_ptr(io_end, layout!(ext4_io_end_inode)) else {
-        return false;
+        return 0;
     };
-    let head = io_end + u64::from(layout!(ext4_io_end_vecs));
-    let Some(mut node) = read_ptr(head, 0) else {
-        return false;
+    let outcome = Outcome {
+        errno: errno as u32,
+        submitted,
+        hook: hook as u32,
     };
-    let mut any = false;
+    let head = io_end.wrapping_add(u64::from(layout!(ext4_io_end_vecs)));
+    let mut node: u64 = read(head, 0).unwrap_or(0);
+    let mut any = 0;
     for _ in 0..MAX_VECS {
-        if node == head {
+        if node == 0 || node == head {
             return any;
         }
-        let start: u64 = read(node, layout!(ext4_vec_offset)).unwrap_or(0);
-        let size: u64 = read(node + 8, layout!(ext4_vec_offset)).unwrap_or(0);
-        if size != 0 {
-            report_range(inode, start & !4095, (start + size + 4095) & !4095, outcome);
-            any = true;
-        }
-        match read_ptr(node, 0) {
-            Some(next) => node = next,
-            None => return any,
-        }
+        let next = report_vec(node, inode, outcome.packed(), submitted);
+        any |= next & REPORTED;
+        node = next & !REPORTED;
     }
     count(|counters| &mut counters.walk_limit);
     any
+}
+
+/// In what [`report_vec`] gives: the extent had bytes.
+const REPORTED: u64 = 1;
+
+/// Reports one extent; gives the address of the next, 0 for none, and [`REPORTED`]. A global
+/// function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_vec(node: u64, inode: u64, outcome: u64, submitted: u64) -> u64 {
+    let start: u64 = read(node, layout!(ext4_vec_offset)).unwrap_or(0);
+    let size: u64 = read(node.wrapping_add(8), layout!(ext4_vec_offset)).unwrap_or(0);
+    let next: u64 = read(node, 0).unwrap_or(0);
+    if size == 0 {
+        return next;
+    }
+    let end = (start + size + 4095) & !4095;
+    report_inode(inode, start & !4095, end, outcome, submitted);
+    next | REPORTED
 }
 
 /// What a finished bio of an `ext4_io_end` means.
@@ -71,7 +88,9 @@ pub fn bio_ended(bio: Addr, root: Addr, bytes: u64, outcome: &Outcome) {
         let flag: u32 = read(io_end, layout!(ext4_io_end_flag)).unwrap_or(0);
         if flag & IO_END_UNWRITTEN != 0 {
             if outcome.errno != 0 {
-                if io_end_failed(io_end, outcome) {
+                let errno = u64::from(outcome.errno);
+                let hook = u64::from(outcome.hook);
+                if report_io_end(io_end, errno, outcome.submitted, hook) != 0 {
                     return;
                 }
             } else if flag & IO_END_FAILED != 0 {

@@ -1,7 +1,7 @@
 //! One loaded copy of the eBPF object: its maps, its links, and what became of each hook.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     num::NonZero,
     sync::Mutex,
     thread::{self, ScopedJoinHandle},
@@ -22,9 +22,10 @@ use zerocopy::FromZeros;
 
 use super::{
     AttachError, Options,
+    btf::Btf,
     hooks::{HOOKS, Hook, Way, When, end_io},
     kernel,
-    layout::{self, ESSENTIAL, Resolved},
+    layout::{self, ESSENTIAL, Resolved, Types},
 };
 use crate::source::{HookState, HookStatus, Method, Tier};
 
@@ -86,6 +87,35 @@ pub struct Instance {
     version: (u32, u32),
     /// Diagnostics of the programs; only with `-vv`.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// What the kernel's types tell about it.
+struct Known {
+    resolved: Resolved,
+    /// Has [`TRAMPOLINES`].
+    trampolines: bool,
+    /// Those of the table's tracepoints that have types.
+    tracepoints: BTreeSet<&'static str>,
+}
+
+impl Known {
+    fn of(types: &Types, vmlinux: &Btf, resolved: Resolved) -> Self {
+        let known = |way: &&Way| {
+            let module = types.modules.get(way.module);
+            vmlinux.has_tracepoint(way.target)
+                || module.is_some_and(|btf| btf.has_tracepoint(way.target))
+        };
+        let ways = HOOKS.iter().flat_map(|hook| hook.ways);
+        Self {
+            resolved,
+            trampolines: vmlinux.has_func(TRAMPOLINES),
+            tracepoints: ways
+                .filter(|way| way.method == Method::RawTracepoint)
+                .filter(known)
+                .map(|way| way.target)
+                .collect(),
+        }
+    }
 }
 
 /// Why a way of attaching a hook is not open.
@@ -182,23 +212,20 @@ impl Instance {
         if log_level != 0 {
             instance.logger = EbpfLogger::init(&mut instance.ebpf).ok();
         }
-        let trampolines = vmlinux.has_func(TRAMPOLINES);
-        instance.attach(options, &resolved, trampolines)?;
+        let known = Known::of(&types, &vmlinux, resolved);
+        // 30 MiB that are not needed while the programs are loaded.
+        drop((types, vmlinux));
+        instance.attach(options, &known)?;
         Ok((instance, rings))
     }
 
     /// Walks the table: errors first, so that a sync is never seen without its failure.
-    fn attach(
-        &mut self,
-        options: &Options,
-        resolved: &Resolved,
-        trampolines: bool,
-    ) -> Result<(), AttachError> {
+    fn attach(&mut self, options: &Options, known: &Known) -> Result<(), AttachError> {
         let best = options.tier.unwrap_or(Tier::Fentry);
-        let btf = (best == Tier::Fentry && trampolines)
+        let btf = (best == Tier::Fentry && known.trampolines)
             .then(AyaBtf::from_sys_fs)
             .and_then(Result::ok);
-        let (tier, refused) = self.detect(best, btf.as_ref(), trampolines);
+        let (tier, refused) = self.detect(best, btf.as_ref(), known.trampolines);
         if options.tier.is_some_and(|wanted| wanted != tier) {
             return Err(AttachError::Tier {
                 wanted: best,
@@ -213,9 +240,9 @@ impl Instance {
             control.exit_hook = u32::from(include_async);
         })?;
         self.calibrate()?;
-        self.load_side_by_side(options, resolved, btf.as_ref());
+        self.load_side_by_side(options, known, btf.as_ref());
         for (index, hook) in HOOKS.iter().enumerate() {
-            let state = self.attach_hook(index, hook, options, resolved, btf.as_ref());
+            let state = self.attach_hook(index, hook, options, known, btf.as_ref());
             self.hooks.push(state);
         }
         let essential = |name: &str| {
@@ -259,7 +286,8 @@ impl Instance {
                     self.sync_range = Some(way);
                     return (tier, refused);
                 }
-                Err(error) => refused = explain_tier(&error, way),
+                Err(error) if refused.is_empty() => refused = explain_tier(&error, way),
+                Err(_) => {}
             }
         }
         (Tier::Tracepoint, refused)
@@ -270,7 +298,7 @@ impl Instance {
         index: usize,
         hook: &'static Hook,
         options: &Options,
-        resolved: &Resolved,
+        known: &Known,
         btf: Option<&AyaBtf>,
     ) -> HookStatus {
         let first = hook.ways.first().map_or("", |way| way.target);
@@ -293,7 +321,7 @@ impl Instance {
         let mut waits = None;
         let mut done: Option<(&'static Way, HookState)> = None;
         for way in hook.ways {
-            match self.unusable(way, resolved) {
+            match self.unusable(way, known) {
                 None => {}
                 Some(Unusable::NoModule) => {
                     waits = Some(way.module);
@@ -305,7 +333,7 @@ impl Instance {
                 }
             }
             if on_demand {
-                match self.try_way(way, btf) {
+                match self.try_way(way, known, btf) {
                     Ok(()) => {
                         self.on_demand.push((index, way));
                         done = Some((way, HookState::OnDemand(way.method)));
@@ -340,7 +368,7 @@ impl Instance {
     }
 
     /// Why a way cannot be taken, as far as that is known without trying.
-    fn unusable(&self, way: &Way, resolved: &Resolved) -> Option<Unusable> {
+    fn unusable(&self, way: &Way, known: &Known) -> Option<Unusable> {
         let because = |reason| Some(Unusable::Because(reason));
         if !way.allowed(self.tier) {
             return because(format!("{} is not of this tier", way.method.name()));
@@ -348,6 +376,7 @@ impl Instance {
         if !way.module.is_empty() && !kernel::has_module(way.module) {
             return Some(Unusable::NoModule);
         }
+        let resolved = &known.resolved;
         let missing = |field: &&&str| resolved.missing.contains_key(**field);
         if let Some(field) = way.needs.iter().find(missing) {
             return because(format!("{}: {}", way.target, resolved.missing[*field]));
@@ -359,7 +388,7 @@ impl Instance {
 
     /// Loads the programs that will be attached on all processors: the kernel's verifier takes most
     /// of the time of a start. What fails here is tried again, and explained, one by one.
-    fn load_side_by_side(&mut self, options: &Options, resolved: &Resolved, btf: Option<&AyaBtf>) {
+    fn load_side_by_side(&mut self, options: &Options, known: &Known, btf: Option<&AyaBtf>) {
         let ways: BTreeMap<&str, &Way> = HOOKS
             .iter()
             .filter(|hook| self.not_needed(hook, options).is_none())
@@ -367,7 +396,7 @@ impl Instance {
             .filter_map(|hook| {
                 hook.ways
                     .iter()
-                    .find(|way| self.unusable(way, resolved).is_none())
+                    .find(|way| self.unusable(way, known).is_none())
             })
             .map(|way| (way.program, way))
             .collect();
@@ -554,9 +583,15 @@ impl Instance {
         load(program, way, btf)
     }
 
-    /// Loads, and finds out whether it can be attached where that is cheap.
-    fn try_way(&mut self, way: &Way, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
-        if way.method != Method::RawTracepoint {
+    /// Loads, and finds out whether it can be attached where nothing else tells: attaching and
+    /// detaching a tracepoint takes the kernel 10 to 30 ms.
+    fn try_way(
+        &mut self,
+        way: &Way,
+        known: &Known,
+        btf: Option<&AyaBtf>,
+    ) -> Result<(), ProgramError> {
+        if way.method != Method::RawTracepoint || known.tracepoints.contains(way.target) {
             return self.load_way(way, btf);
         }
         let link = self.attach_way(way, btf)?;
