@@ -3,13 +3,13 @@
 //! A page-cache bio holds consecutive pages of one inode nearly always; a filesystem may merge
 //! pages that are neighbours on the disk but not in the file, so each segment is looked at.
 
-use msync_trace_ebpf::{ABSENT, KIND_WRITE_OK};
+use msync_trace_ebpf::{ABSENT, KIND_WRITE_OK, OWNER_CHAIN};
 
 use crate::{
     emit::{Failure, range_event, write_failed},
     inode::{host_of, key_of},
     kread::{Addr, now, read, read_ptr},
-    maps::{any_tracked, config, count, layout},
+    maps::{END_IO, any_tracked, count, layout},
 };
 
 /// Most segments looked at in one bio (`BIO_MAX_VECS` is 256).
@@ -384,66 +384,12 @@ pub fn errno_of_status(status: u32) -> u32 {
     }
 }
 
-/// What a function at the end of a page-cache bio tells about it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// Not a write of the page cache: O_DIRECT, a clone of a stacked device, metadata ...
-    Other,
-    /// The pages in the bio, one by one.
-    Pages,
-    /// `bi_private` is an `ext4_io_end`.
-    Ext4,
-    /// An `iomap_ioend`: see [`ioend_of`].
-    Iomap,
-    /// btrfs: the ordered extent decides later, the bio alone means nothing.
-    Btrfs,
-}
-
-/// Whose a bio is, by `bi_end_io`.
+/// Whose a bio is, by `bi_end_io`: one of the `OWNER_` numbers, 0 for nobody's of interest.
 #[inline(always)]
-pub fn owner_of(bio: Addr) -> Owner {
-    match end_io_owner(read::<u64>(bio, layout!(bio_end_io)).unwrap_or(0)) {
-        1 => Owner::Pages,
-        2 => Owner::Ext4,
-        3 => Owner::Iomap,
-        4 => Owner::Btrfs,
-        _ => Owner::Other,
-    }
-}
-
-/// The [`Owner`] as a number. A global function: the verifier looks at its many comparisons once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn end_io_owner(end_io: u64) -> u32 {
-    if end_io == 0 {
-        return Owner::Other as u32;
-    }
-    if end_io == config!(end_io_ext4) {
-        return Owner::Ext4 as u32;
-    }
-    if end_io == config!(end_io_iomap[0])
-        || end_io == config!(end_io_iomap[1])
-        || end_io == config!(end_io_iomap[2])
-    {
-        return Owner::Iomap as u32;
-    }
-    if end_io == config!(end_io_btrfs[0])
-        || end_io == config!(end_io_btrfs[1])
-        || end_io == config!(end_io_btrfs[2])
-        || end_io == config!(end_io_btrfs[3])
-    {
-        return Owner::Btrfs as u32;
-    }
-    if end_io == config!(end_io_pages[0])
-        || end_io == config!(end_io_pages[1])
-        || end_io == config!(end_io_pages[2])
-        || end_io == config!(end_io_pages[3])
-        || end_io == config!(end_io_pages[4])
-        || end_io == config!(end_io_pages[5])
-    {
-        return Owner::Pages as u32;
-    }
-    Owner::Other as u32
+pub fn owner_of(bio: Addr) -> u32 {
+    let end_io: u64 = read(bio, layout!(bio_end_io)).unwrap_or(0);
+    // SAFETY: user space fills the map before this program is attached.
+    unsafe { END_IO.get(&end_io) }.copied().unwrap_or(0)
 }
 
 /// The bio that this one was split from, or itself. A global function.
@@ -452,7 +398,7 @@ pub extern "C" fn end_io_owner(end_io: u64) -> u32 {
 pub extern "C" fn root_of(bio: u64) -> u64 {
     let mut bio = bio;
     for _ in 0..4 {
-        if read::<u64>(bio, layout!(bio_end_io)) != Some(config!(end_io_chain)) {
+        if owner_of(bio) != OWNER_CHAIN {
             return bio;
         }
         match read_ptr(bio, layout!(bio_private)) {

@@ -9,10 +9,22 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 1;
+pub const ABI_VERSION: u8 = 2;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
-pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x01";
+pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x02";
+
+/// Values of the map `END_IO`, by the address of a bio's `bi_end_io`. Here: the pages that the bio
+/// writes lie in it, one by one.
+pub const OWNER_PAGES: u32 = 1;
+/// `ext4_end_bio`: `bi_private` is an `ext4_io_end`.
+pub const OWNER_EXT4: u32 = 2;
+/// iomap write-back: the bio belongs to an `iomap_ioend`.
+pub const OWNER_IOMAP: u32 = 3;
+/// btrfs data: the ordered extent decides later, the bio alone means nothing.
+pub const OWNER_BTRFS: u32 = 4;
+/// `bio_chain_endio`: `bi_private` is the bio that this one was split from.
+pub const OWNER_CHAIN: u32 = 5;
 
 /// Offset of a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -431,19 +443,8 @@ wire! {
         pub iocb_pos: u32,
     }
 
-    /// Which functions a bio of the page cache ends in, and other choices of user space.
-    /// Injected as the read-only global `CONFIG`.
+    /// Choices of user space. Injected as the read-only global `CONFIG`.
     pub struct Config {
-        /// Addresses of `bi_end_io` that end a page-cache write whose pages lie in the bio.
-        pub end_io_pages: [u64; 6],
-        /// Address of `ext4_end_bio`: `bi_private` is an `ext4_io_end`.
-        pub end_io_ext4: u64,
-        /// Addresses of `bi_end_io` of iomap write-back: the bio belongs to an `iomap_ioend`.
-        pub end_io_iomap: [u64; 3],
-        /// Addresses of `bi_end_io` of btrfs data bios.
-        pub end_io_btrfs: [u64; 4],
-        /// Address of `bio_chain_endio`: `bi_private` is the parent.
-        pub end_io_chain: u64,
         /// `msync` without `MS_SYNC` is reported as well.
         pub include_async: u32,
         /// This process: its own sync calls are not reported.

@@ -3,9 +3,11 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
+use msync_trace_ebpf::{OWNER_BTRFS, OWNER_EXT4, OWNER_IOMAP, OWNER_PAGES};
+
 use super::{btrfs::suspect_bio, ext4, hook, iomap};
 use crate::{
-    bio::{Outcome, Owner, WHOLE, errno_of_status, ioend_of, owner_of, report_bio, root_of},
+    bio::{Outcome, WHOLE, errno_of_status, ioend_of, owner_of, report_bio, root_of},
     kread::{Addr, read},
     maps::{any_tracked, config, count, layout},
 };
@@ -40,9 +42,9 @@ pub extern "C" fn part_ended(bio: u64, bytes: u64, errno: u64, submitted: u64) -
     };
     let root = root_of(bio);
     match owner_of(root) {
-        Owner::Pages => report_bio(bio, bytes, &outcome),
-        Owner::Ext4 => ext4::bio_ended(bio, root, bytes, &outcome),
-        Owner::Iomap => {
+        OWNER_PAGES => report_bio(bio, bytes, &outcome),
+        OWNER_EXT4 => ext4::bio_ended(bio, root, bytes, &outcome),
+        OWNER_IOMAP => {
             if errno != 0 {
                 // The kernel fails the whole ioend for one bad part.
                 iomap::ioend_ended(ioend_of(root), errno, hook::BLOCK);
@@ -50,12 +52,8 @@ pub extern "C" fn part_ended(bio: u64, bytes: u64, errno: u64, submitted: u64) -
                 report_bio(bio, bytes, &outcome);
             }
         }
-        Owner::Btrfs => {
-            if errno != 0 {
-                suspect_bio(bio);
-            }
-        }
-        Owner::Other => {}
+        OWNER_BTRFS if errno != 0 => suspect_bio(bio),
+        _ => {}
     }
     0
 }
@@ -120,11 +118,11 @@ fn block_bio_complete(ctx: RawTracePointContext) -> u32 {
         hook: hook::BLOCK,
     };
     match owner_of(bio) {
-        Owner::Pages => report_bio(bio, WHOLE, &outcome),
-        Owner::Ext4 => ext4::bio_ended(bio, bio, WHOLE, &outcome),
-        Owner::Iomap => iomap::ioend_ended(ioend_of(bio), errno, hook::BLOCK),
-        Owner::Btrfs if errno != 0 => suspect_bio(bio),
-        Owner::Btrfs | Owner::Other => {}
+        OWNER_PAGES => report_bio(bio, WHOLE, &outcome),
+        OWNER_EXT4 => ext4::bio_ended(bio, bio, WHOLE, &outcome),
+        OWNER_IOMAP => iomap::ioend_ended(ioend_of(bio), errno, hook::BLOCK),
+        OWNER_BTRFS if errno != 0 => suspect_bio(bio),
+        _ => {}
     }
     0
 }

@@ -3,6 +3,8 @@
 //! The loader walks it once ([`super::instance`]); `check` prints it; docs/how-it-works.md
 //! describes it. Which kernel function or tracepoint a program relies on stands at the program.
 
+use msync_trace_ebpf as abi;
+
 use crate::source::{Method, Tier};
 
 /// A hook, and the ways to attach it.
@@ -573,33 +575,21 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// Names of the `bi_end_io` functions that end page-cache writes, by what their bio tells
-/// ([`msync_trace_ebpf::Config`]).
-pub mod end_io {
-    /// The pages stand in the bio.
-    pub const PAGES: &[&str] = &[
-        "end_bio_bh_io_sync",
-        "bh_end_async_write",
-        "bh_end_write",
-        "mpage_end_io",
-        "mpage_write_end_io",
-        "f2fs_write_end_io",
-    ];
-    /// `bi_private` is an `ext4_io_end`.
-    pub const EXT4: &str = "ext4_end_bio";
-    /// The bio belongs to an `iomap_ioend`.
-    pub const IOMAP: &[&str] = &[
-        "iomap_writepage_end_bio",
-        "ioend_writeback_end_bio",
-        "xfs_end_bio",
-    ];
-    /// btrfs data.
-    pub const BTRFS: &[&str] = &[
-        "btrfs_simple_end_io",
-        "btrfs_orig_write_end_io",
-        "btrfs_clone_write_end_io",
-        "btrfs_end_bio",
-    ];
-    /// `bi_private` is the parent bio.
-    pub const CHAIN: &str = "bio_chain_endio";
-}
+/// Functions at the end of page-cache bios (`bi_end_io`), and what their bio tells.
+pub const END_IO: &[(&str, u32)] = &[
+    ("end_bio_bh_io_sync", abi::OWNER_PAGES),
+    ("bh_end_async_write", abi::OWNER_PAGES),
+    ("bh_end_write", abi::OWNER_PAGES),
+    ("mpage_end_io", abi::OWNER_PAGES),
+    ("mpage_write_end_io", abi::OWNER_PAGES),
+    ("f2fs_write_end_io", abi::OWNER_PAGES),
+    ("ext4_end_bio", abi::OWNER_EXT4),
+    ("iomap_writepage_end_bio", abi::OWNER_IOMAP),
+    ("ioend_writeback_end_bio", abi::OWNER_IOMAP),
+    ("xfs_end_bio", abi::OWNER_IOMAP),
+    ("btrfs_simple_end_io", abi::OWNER_BTRFS),
+    ("btrfs_orig_write_end_io", abi::OWNER_BTRFS),
+    ("btrfs_clone_write_end_io", abi::OWNER_BTRFS),
+    ("btrfs_end_bio", abi::OWNER_BTRFS),
+    ("bio_chain_endio", abi::OWNER_CHAIN),
+];

@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     num::NonZero,
     sync::Mutex,
-    thread::{self, ScopedJoinHandle},
+    thread::{self, JoinHandle},
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
         raw_trace_point::RawTracePointLinkId,
@@ -23,7 +24,7 @@ use zerocopy::FromZeros;
 use super::{
     AttachError, Options,
     btf::Btf,
-    hooks::{HOOKS, Hook, Way, When, end_io},
+    hooks::{HOOKS, Hook, Way, When},
     kernel,
     layout::{self, ESSENTIAL, Resolved, Types},
 };
@@ -89,9 +90,14 @@ pub struct Instance {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
+/// The functions at the end of bios, being looked up.
+type Symbols = JoinHandle<io::Result<Vec<(u64, u32)>>>;
+
 /// What the kernel's types tell about it.
 struct Known {
     resolved: Resolved,
+    /// The types once more, as aya wants them for functions; not for lower tiers.
+    btf: Option<AyaBtf>,
     /// Has [`TRAMPOLINES`].
     trampolines: bool,
     /// Those of the table's tracepoints that have types.
@@ -99,7 +105,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(types: &Types, vmlinux: &Btf, resolved: Resolved) -> Self {
+    fn of(types: &Types, vmlinux: &Btf, resolved: Resolved, btf: Option<AyaBtf>) -> Self {
         let known = |way: &&Way| {
             let module = types.modules.get(way.module);
             vmlinux.has_tracepoint(way.target)
@@ -108,6 +114,7 @@ impl Known {
         let ways = HOOKS.iter().flat_map(|hook| hook.ways);
         Self {
             resolved,
+            btf,
             trampolines: vmlinux.has_func(TRAMPOLINES),
             tracepoints: ways
                 .filter(|way| way.method == Method::RawTracepoint)
@@ -146,14 +153,13 @@ impl Instance {
         {
             return Err(AttachError::AbiMismatch);
         }
-        // Each of the three takes tens of milliseconds: side by side.
-        let (types, symbols, mut loader) = thread::scope(|scope| {
-            let symbols = scope.spawn(kernel::end_io_addresses);
-            let loader = scope.spawn(EbpfLoader::new);
-            let types = kernel::types();
-            let symbols = joined(symbols).unwrap_or_default();
-            (types, symbols, joined(loader))
-        });
+        // Each takes tens of milliseconds: side by side, and the symbols are waited for last.
+        let symbols = thread::spawn(kernel::end_io_owners);
+        let loader = thread::spawn(EbpfLoader::new);
+        let btf = (options.tier.unwrap_or(Tier::Fentry) == Tier::Fentry)
+            .then(|| thread::spawn(AyaBtf::from_sys_fs));
+        let types = kernel::types();
+        let mut loader = joined(loader);
         let Some(vmlinux) = types.vmlinux.clone() else {
             return Err(AttachError::NoBtf);
         };
@@ -167,7 +173,7 @@ impl Instance {
             }
         }
         let layout = Pod(resolved.layout);
-        let config = Pod(config(options, types.version, &symbols));
+        let config = Pod(config(options, types.version));
         loader.btf(None);
         // The reason of a refusal and the statistics, without the trace of every instruction.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -212,20 +218,23 @@ impl Instance {
         if log_level != 0 {
             instance.logger = EbpfLogger::init(&mut instance.ebpf).ok();
         }
-        let known = Known::of(&types, &vmlinux, resolved);
+        let btf = btf.and_then(|btf| joined(btf).ok());
+        let known = Known::of(&types, &vmlinux, resolved, btf);
         // 30 MiB that are not needed while the programs are loaded.
         drop((types, vmlinux));
-        instance.attach(options, &known)?;
+        instance.attach(options, &known, symbols)?;
         Ok((instance, rings))
     }
 
     /// Walks the table: errors first, so that a sync is never seen without its failure.
-    fn attach(&mut self, options: &Options, known: &Known) -> Result<(), AttachError> {
+    fn attach(
+        &mut self,
+        options: &Options,
+        known: &Known,
+        symbols: Symbols,
+    ) -> Result<(), AttachError> {
         let best = options.tier.unwrap_or(Tier::Fentry);
-        let btf = (best == Tier::Fentry && known.trampolines)
-            .then(AyaBtf::from_sys_fs)
-            .and_then(Result::ok);
-        let (tier, refused) = self.detect(best, btf.as_ref(), known.trampolines);
+        let (tier, refused) = self.detect(best, known);
         if options.tier.is_some_and(|wanted| wanted != tier) {
             return Err(AttachError::Tier {
                 wanted: best,
@@ -240,9 +249,10 @@ impl Instance {
             control.exit_hook = u32::from(include_async);
         })?;
         self.calibrate()?;
-        self.load_side_by_side(options, known, btf.as_ref());
+        self.load_side_by_side(options, known);
+        self.note_end_io(symbols)?;
         for (index, hook) in HOOKS.iter().enumerate() {
-            let state = self.attach_hook(index, hook, options, known, btf.as_ref());
+            let state = self.attach_hook(index, hook, options, known);
             self.hooks.push(state);
         }
         let essential = |name: &str| {
@@ -257,9 +267,21 @@ impl Instance {
         Ok(())
     }
 
+    /// Tells the programs on the block layer whose a bio is.
+    fn note_end_io(&mut self, symbols: Symbols) -> Result<(), AttachError> {
+        let failed = |error: MapError| AttachError::Map(format!("END_IO: {error}"));
+        let map = self.ebpf.map_mut("END_IO");
+        let map = map.ok_or_else(|| AttachError::Map("no map END_IO".to_owned()))?;
+        let mut owners: HashMap<_, u64, u32> = HashMap::try_from(map).map_err(failed)?;
+        for (address, owner) in joined(symbols).unwrap_or_default() {
+            owners.insert(address, owner, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// The best tier whose hook of `vfs_fsync_range` can be attached, and why a better one
     /// cannot.
-    fn detect(&mut self, best: Tier, btf: Option<&AyaBtf>, trampolines: bool) -> (Tier, String) {
+    fn detect(&mut self, best: Tier, known: &Known) -> (Tier, String) {
         let mut refused = String::new();
         let ways = HOOKS
             .iter()
@@ -274,13 +296,13 @@ impl Instance {
             if tier < best {
                 continue;
             }
-            if tier == Tier::Fentry && !trampolines {
+            if tier == Tier::Fentry && !known.trampolines {
                 refused = format!(
                     "this kernel has no {TRAMPOLINES} (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
                 );
                 continue;
             }
-            match self.attach_way(way, btf) {
+            match self.attach_way(way, known.btf.as_ref()) {
                 Ok(_) => {
                     // It stays: before 5.13 a trampoline program cannot be attached twice.
                     self.sync_range = Some(way);
@@ -299,7 +321,6 @@ impl Instance {
         hook: &'static Hook,
         options: &Options,
         known: &Known,
-        btf: Option<&AyaBtf>,
     ) -> HookStatus {
         let first = hook.ways.first().map_or("", |way| way.target);
         let status = |target: &str, state| HookStatus {
@@ -333,7 +354,7 @@ impl Instance {
                 }
             }
             if on_demand {
-                match self.try_way(way, known, btf) {
+                match self.try_way(way, known) {
                     Ok(()) => {
                         self.on_demand.push((index, way));
                         done = Some((way, HookState::OnDemand(way.method)));
@@ -341,7 +362,7 @@ impl Instance {
                     Err(error) => reasons.push(explain(&error, way)),
                 }
             } else {
-                match self.attach_way(way, btf) {
+                match self.attach_way(way, known.btf.as_ref()) {
                     Ok(_) => done = Some((way, HookState::Attached(way.method))),
                     Err(error) => reasons.push(explain(&error, way)),
                 }
@@ -388,7 +409,7 @@ impl Instance {
 
     /// Loads the programs that will be attached on all processors: the kernel's verifier takes most
     /// of the time of a start. What fails here is tried again, and explained, one by one.
-    fn load_side_by_side(&mut self, options: &Options, known: &Known, btf: Option<&AyaBtf>) {
+    fn load_side_by_side(&mut self, options: &Options, known: &Known) {
         let ways: BTreeMap<&str, &Way> = HOOKS
             .iter()
             .filter(|hook| self.not_needed(hook, options).is_none())
@@ -410,7 +431,7 @@ impl Instance {
         let work = || {
             let next = || jobs.lock().ok()?.pop();
             while let Some((way, program)) = next() {
-                if let Err(error) = load(program, way, btf) {
+                if let Err(error) = load(program, way, known.btf.as_ref()) {
                     debug!("{}: {error}", way.program);
                 }
             }
@@ -585,12 +606,8 @@ impl Instance {
 
     /// Loads, and finds out whether it can be attached where nothing else tells: attaching and
     /// detaching a tracepoint takes the kernel 10 to 30 ms.
-    fn try_way(
-        &mut self,
-        way: &Way,
-        known: &Known,
-        btf: Option<&AyaBtf>,
-    ) -> Result<(), ProgramError> {
+    fn try_way(&mut self, way: &Way, known: &Known) -> Result<(), ProgramError> {
+        let btf = known.btf.as_ref();
         if way.method != Method::RawTracepoint || known.tracepoints.contains(way.target) {
             return self.load_way(way, btf);
         }
@@ -703,7 +720,7 @@ fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), Pr
 }
 
 /// What a thread came back with; its panic goes on here.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+fn joined<T>(thread: JoinHandle<T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -791,24 +808,8 @@ fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, AttachE
 }
 
 /// The read-only choices of user space.
-fn config(
-    options: &Options,
-    version: (u32, u32),
-    symbols: &BTreeMap<&'static str, u64>,
-) -> abi::Config {
-    let address = |name: &str| symbols.get(name).copied().unwrap_or(u64::MAX);
+fn config(options: &Options, version: (u32, u32)) -> abi::Config {
     let mut config = abi::Config::new_zeroed();
-    for (slot, name) in config.end_io_pages.iter_mut().zip(end_io::PAGES) {
-        *slot = address(name);
-    }
-    for (slot, name) in config.end_io_iomap.iter_mut().zip(end_io::IOMAP) {
-        *slot = address(name);
-    }
-    for (slot, name) in config.end_io_btrfs.iter_mut().zip(end_io::BTRFS) {
-        *slot = address(name);
-    }
-    config.end_io_ext4 = address(end_io::EXT4);
-    config.end_io_chain = address(end_io::CHAIN);
     config.include_async = u32::from(options.include_async);
     config.own_pid = std::process::id();
     // include/linux/sched.h: moved in 5.12.

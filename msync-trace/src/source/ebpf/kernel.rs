@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{btf::Btf, hooks::end_io, layout::Types};
+use super::{btf::Btf, hooks::END_IO, layout::Types};
 
 /// Modules whose types the layout needs where they are not built in.
 const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs"];
@@ -49,35 +49,32 @@ pub fn types() -> Types {
     }
 }
 
-/// Addresses of the functions that end bios of the page cache, by name. `/proc/kallsyms` shows
-/// zeros to those who may not see them; these count as absent.
+/// Addresses of the functions of [`END_IO`], and what their bio tells. `/proc/kallsyms` shows zeros
+/// to those who may not see them; these count as absent.
 ///
 /// # Errors
 /// When `/proc/kallsyms` cannot be read.
-pub fn end_io_addresses() -> io::Result<BTreeMap<&'static str, u64>> {
+pub fn end_io_owners() -> io::Result<Vec<(u64, u32)>> {
     Ok(find_symbols(&fs::read("/proc/kallsyms")?))
 }
 
-fn find_symbols(kallsyms: &[u8]) -> BTreeMap<&'static str, u64> {
-    let wanted = end_io::PAGES
+fn find_symbols(kallsyms: &[u8]) -> Vec<(u64, u32)> {
+    let wanted: BTreeMap<&[u8], u32> = END_IO
         .iter()
-        .chain(end_io::IOMAP)
-        .chain(end_io::BTRFS)
-        .chain([&end_io::EXT4, &end_io::CHAIN]);
-    let wanted: BTreeMap<&[u8], &'static str> =
-        wanted.map(|name| (name.as_bytes(), *name)).collect();
-    let mut found = BTreeMap::new();
+        .map(|(name, owner)| (name.as_bytes(), *owner))
+        .collect();
+    let mut found = Vec::new();
     for line in kallsyms.split(|&b| b == b'\n') {
         // "ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]"
         let Some(rest) = line.get(19..) else { continue };
         let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
-        let Some(name) = wanted.get(name) else {
+        let Some(owner) = wanted.get(name) else {
             continue;
         };
         let address = std::str::from_utf8(&line[..16]).ok();
         let address = address.and_then(|hex| u64::from_str_radix(hex, 16).ok());
         if let Some(address) = address.filter(|&address| address != 0) {
-            found.insert(*name, address);
+            found.push((address, *owner));
         }
     }
     found
@@ -138,8 +135,7 @@ mod tests {
         let text = b"ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]\n\
             ffffffffc0000010 t ext4_end_bio.cold\n\
             0000000000000000 T bio_chain_endio\n";
-        let found = find_symbols(text);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found["btrfs_simple_end_io"], 0xffff_ffff_81a4_a9b0);
+        let btrfs = (0xffff_ffff_81a4_a9b0, msync_trace_ebpf::OWNER_BTRFS);
+        assert_eq!(find_symbols(text), [btrfs]);
     }
 }
