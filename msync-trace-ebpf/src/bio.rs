@@ -313,11 +313,8 @@ pub extern "C" fn report_segments(bio: u64, bytes: u64, outcome: u64, submitted:
     let mut skip = part.skip;
     for i in 0..MAX_SINGLE / STRIDE {
         let first = i * STRIDE;
-        if first > last {
-            return 0;
-        }
         let at = part.first + first * SEGMENT_BYTES;
-        report_stride(at, last - first, skip, outcome, submitted);
+        report_stride(at, last.wrapping_sub(first), skip, outcome, submitted);
         skip = 0;
     }
     if last >= MAX_SINGLE {
@@ -326,7 +323,9 @@ pub extern "C" fn report_segments(bio: u64, bytes: u64, outcome: u64, submitted:
     0
 }
 
-/// Reports the segments from 0 to `last`, at most [`STRIDE`] of them. A global function.
+/// Reports the segments from 0 to `last`, at most [`STRIDE`] of them; none if `last` is negative.
+/// Nothing leaves the loop early: LLVM would make it count down from a number whose bounds 5.10
+/// does not see. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_stride(
@@ -336,21 +335,31 @@ pub extern "C" fn report_stride(
     outcome: u64,
     submitted: u64,
 ) -> u32 {
+    if (last as i64) < 0 {
+        return 0;
+    }
     let mut skip = skip;
     for i in 0..STRIDE {
-        if i > last {
-            return 0;
-        }
-        report_segment(at + i * SEGMENT_BYTES, skip, outcome, submitted);
+        let wanted = last.wrapping_sub(i);
+        report_segment(at + i * SEGMENT_BYTES, wanted, skip, outcome, submitted);
         skip = 0;
     }
     0
 }
 
-/// Reports one segment from `skip` bytes on. A global function.
+/// Reports one segment from `skip` bytes on, unless `wanted` is negative. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_segment(at: u64, skip: u64, outcome: u64, submitted: u64) -> u32 {
+pub extern "C" fn report_segment(
+    at: u64,
+    wanted: u64,
+    skip: u64,
+    outcome: u64,
+    submitted: u64,
+) -> u32 {
+    if (wanted as i64) < 0 {
+        return 0;
+    }
     let len = u64::from(read::<u32>(at, SEGMENT_LEN).unwrap_or(0)).wrapping_sub(skip);
     if let Some((mapping, start)) = locate(at, skip)
         && len != 0

@@ -28,7 +28,16 @@ use crate::{
 const FILESYSTEMS: &str = "ext4,xfs,btrfs";
 /// On this kernel.
 const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs";
-const TIERS: [&str; 3] = ["fentry", "kprobe", "tracepoint"];
+/// What is run in a guest, one after the other: its name, and arguments of `xtask scenarios`.
+const STAGES: [(&str, &str); 4] = [
+    (
+        "modules loaded later",
+        "--modules-later --tier auto --only same_descriptor",
+    ),
+    ("fentry", "--tier fentry"),
+    ("kprobe", "--tier kprobe"),
+    ("tracepoint", "--tier tracepoint"),
+];
 
 /// Run every test: style, units, real losses on this kernel and in virtual machines
 ///
@@ -106,7 +115,10 @@ impl Check {
             Self::Build => "cargo build --release".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
-            Self::Guest(series) => format!("real losses on Linux {series}, tiers {TIERS:?}"),
+            Self::Guest(series) => {
+                let stages = STAGES.map(|(name, _)| name).join(", ");
+                format!("real losses on Linux {series}: {stages}")
+            }
         }
     }
 
@@ -280,7 +292,7 @@ impl TestRun<'_> {
         Ok(Tally::one_passed())
     }
 
-    /// One boot for all tiers: it takes longer than most scenarios.
+    /// One boot for all stages: it takes longer than most scenarios.
     fn scenarios_in_guest(&self, check: Check, series: &str) -> Result<Tally> {
         let virtme = setup::ensure_vm()?;
         let guests = kernels::cached();
@@ -298,9 +310,9 @@ impl TestRun<'_> {
             log: log.clone(),
             ticker: true,
         };
-        let mut tiers = TierOutput::new(series);
-        let outcome = command.run(&virtme, |line| tiers.read(line))?;
-        let mut tally = tiers.finish();
+        let mut stages = StageOutput::new(series);
+        let outcome = command.run(&virtme, |line| stages.read(line))?;
+        let mut tally = stages.finish();
         let ending = match outcome.ending {
             GuestEnding::Exit(0) => None,
             GuestEnding::Exit(status) => Some(format!("exit status {status}")),
@@ -403,35 +415,39 @@ fn scenarios_here(check: Check) -> Result<Tally> {
     }))
 }
 
-const TIER_BEGINS: &str = "=== tier ";
-const TIER_ENDS: &str = "=== status ";
+const STAGE_BEGINS: &str = "=== stage ";
+const STAGE_ENDS: &str = "=== status ";
 
-/// Runs the scenarios tier by tier with the programs built on the host.
+/// Runs the scenarios stage by stage with the programs built on the host. The first stage comes
+/// before the file systems' modules.
 fn guest_script() -> String {
     let xtask = quote(&paths::release("xtask").to_string_lossy());
     let msync_trace = quote(&paths::release("msync-trace").to_string_lossy());
+    let stages = STAGES.map(|(name, arguments)| {
+        format!(
+            "echo '{STAGE_BEGINS}{name}'\n\
+             {xtask} scenarios --shared-tool --fs {FILESYSTEMS} {arguments} \
+             --msync-trace {msync_trace}\n\
+             echo \"{STAGE_ENDS}$?\"\n"
+        )
+    });
     format!(
-        "for module in loop ext4 xfs btrfs dm-flakey; do modprobe $module 2>/dev/null; done\n\
-         for tier in {}; do\n\
-         echo \"{TIER_BEGINS}$tier\"\n\
-         {xtask} scenarios --shared-tool --fs {FILESYSTEMS} --tier $tier --msync-trace {msync_trace}\n\
-         echo \"{TIER_ENDS}$?\"\n\
-         done\n",
-        TIERS.join(" ")
+        "for module in loop dm-flakey; do modprobe $module 2>/dev/null; done\n{}",
+        stages.concat()
     )
 }
 
-/// Takes a guest's output apart by tier. A tier that never came is a failure.
-struct TierOutput {
+/// Takes a guest's output apart by stage. A stage that never came is a failure.
+struct StageOutput {
     series: String,
     missing: Vec<&'static str>,
     running: Option<ScenarioOutput>,
     total: Tally,
 }
 
-impl TierOutput {
+impl StageOutput {
     fn new(series: &str) -> Self {
-        let missing = TIERS.to_vec();
+        let missing = STAGES.map(|(name, _)| name).to_vec();
         Self {
             series: series.to_owned(),
             missing,
@@ -441,32 +457,32 @@ impl TierOutput {
     }
 
     fn read(&mut self, line: &str) {
-        if let Some(tier) = line.strip_prefix(TIER_BEGINS) {
-            self.end_tier(None);
-            self.missing.retain(|missing| *missing != tier.trim());
+        if let Some(stage) = line.strip_prefix(STAGE_BEGINS) {
+            self.end_stage(None);
+            self.missing.retain(|missing| *missing != stage.trim());
             self.running = Some(ScenarioOutput::new(&format!(
-                "Linux {} {tier}",
+                "Linux {} {stage}",
                 self.series
             )));
-        } else if let Some(status) = line.strip_prefix(TIER_ENDS) {
-            self.end_tier(status.trim().parse().ok());
+        } else if let Some(status) = line.strip_prefix(STAGE_ENDS) {
+            self.end_stage(status.trim().parse().ok());
         } else if let Some(running) = &mut self.running {
             running.read(line);
         }
     }
 
-    fn end_tier(&mut self, status: Option<i32>) {
+    fn end_stage(&mut self, status: Option<i32>) {
         if let Some(running) = self.running.take() {
             self.total.add(running.finish(status));
         }
     }
 
     fn finish(mut self) -> Tally {
-        self.end_tier(None);
-        for tier in &self.missing {
+        self.end_stage(None);
+        for stage in &self.missing {
             self.total
                 .failed
-                .push(format!("Linux {} {tier}: never began", self.series));
+                .push(format!("Linux {} {stage}: never began", self.series));
         }
         self.total
     }
@@ -476,8 +492,8 @@ impl TierOutput {
 mod tests {
     use super::*;
 
-    fn tiers(lines: &[&str]) -> Tally {
-        let mut output = TierOutput::new("6.1");
+    fn stages(lines: &[&str]) -> Tally {
+        let mut output = StageOutput::new("6.1");
         for line in lines {
             output.read(line);
         }
@@ -485,31 +501,32 @@ mod tests {
     }
 
     #[test]
-    fn each_tier_has_its_own_totals() {
+    fn each_stage_has_its_own_totals() {
+        let begins = STAGES.map(|(name, _)| format!("=== stage {name}"));
         let mut lines = Vec::new();
-        for tier in ["=== tier fentry", "=== tier kprobe", "=== tier tracepoint"] {
-            lines.extend([tier, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
+        for begin in &begins {
+            lines.extend([begin, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
             lines.push("=== status 0");
         }
-        let tally = tiers(&lines);
-        assert_eq!(tally.line(), "6 passed, 0 failed, 0 skipped");
+        assert_eq!(stages(&lines).line(), "8 passed, 0 failed, 0 skipped");
     }
 
     #[test]
-    fn a_guest_that_dies_in_the_second_tier_fails_for_it_and_for_the_third() {
-        let tally = tiers(&[
-            "=== tier fentry",
+    fn a_guest_that_dies_in_one_stage_fails_for_it_and_for_those_after_it() {
+        let tally = stages(&[
+            "=== stage modules loaded later",
             "PASS a",
             "1 passed, 0 failed, 0 skipped",
             "=== status 0",
-            "=== tier kprobe",
+            "=== stage fentry",
             "PASS a",
         ]);
         assert_eq!(tally.passed, 2);
         assert_eq!(
             tally.failed,
             [
-                "Linux 6.1 kprobe: the runner never ended",
+                "Linux 6.1 fentry: the runner never ended",
+                "Linux 6.1 kprobe: never began",
                 "Linux 6.1 tracepoint: never began"
             ]
         );

@@ -182,7 +182,10 @@ async fn watch<S: FactSource>(
             }),
         };
         // Whatever a wait that was given up had already delivered counts as well.
-        if let Err(error) = session.take(facts, |inode| source.settled(inode)) {
+        let shown = session
+            .take(facts, |inode| source.settled(inode))
+            .and_then(|()| session.hooks(source.hooks()));
+        if let Err(error) = shown {
             break End::output(error)?;
         }
         if let Some(end) = ended {

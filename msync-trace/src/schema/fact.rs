@@ -153,7 +153,11 @@ impl Record {
             Body::Evicted(it) => FactKind::Evicted(it),
             Body::Gone(it) => FactKind::Gone(it),
             Body::Lost(it) => FactKind::Lost(it),
-            Body::Start(_) | Body::Incident(_) | Body::Change(_) | Body::Stop(_) => return None,
+            Body::Start(_)
+            | Body::Hooks(_)
+            | Body::Incident(_)
+            | Body::Change(_)
+            | Body::Stop(_) => return None,
         };
         Some(Fact {
             at: self.head.mono_ns,

@@ -16,8 +16,8 @@ pub use json::{from_line, is_unprintable, to_line};
 pub use names::{BadSpelling, Name};
 pub use record::{
     Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
-    IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start, Stop, StopReason,
-    Totals,
+    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
+    Stop, StopReason, Totals,
 };
 pub use words::{Word, parse_dev, spell_dev};
 

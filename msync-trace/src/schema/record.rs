@@ -70,6 +70,8 @@ impl<'de> Deserialize<'de> for SchemaVersion {
 pub enum Body {
     /// Tracing began.
     Start(Box<Start>),
+    /// Hooks changed: a kernel module was loaded.
+    Hooks(HooksRecord),
     /// A silent data-loss event.
     Incident(Box<IncidentRecord>),
     /// Something happened to an earlier incident.
@@ -123,6 +125,13 @@ pub struct Start {
     pub filters: Filters,
     /// The command that was run, if any.
     pub command: Option<Vec<String>>,
+}
+
+/// Hooks after a kernel module was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HooksRecord {
+    /// Every hook and what became of it.
+    pub hooks: Vec<HookRecord>,
 }
 
 /// The running kernel.

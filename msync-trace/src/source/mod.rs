@@ -108,7 +108,8 @@ pub trait FactSource: Sized {
     /// The best hooks in use.
     fn tier(&self) -> Tier;
 
-    /// Waits until facts are ready and appends them, in the order of their times. May be dropped
+    /// Waits until facts are ready and appends them, in the order of their times, or until
+    /// [`Self::hooks`] changed. May be dropped
     /// while it waits: what it appended until then counts, and nothing is lost.
     fn next_facts(&mut self, into: &mut Vec<Fact>)
     -> impl Future<Output = Result<(), Self::Error>>;

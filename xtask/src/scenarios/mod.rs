@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use cases::{Scenario, scenarios};
-use tool::Tool;
+use tool::{Running, Tool};
 use volume::{Kind, Volume};
 use world::{Skip, World};
 
@@ -45,6 +45,9 @@ pub struct ScenariosArgs {
     /// where attaching takes seconds.
     #[arg(long)]
     shared_tool: bool,
+    /// Load a file system's module only when the tool is running: it has to attach then.
+    #[arg(long, requires = "shared_tool", conflicts_with = "no_tool")]
+    modules_later: bool,
     /// Check the kernel's answers and the disk only, without the tool.
     #[arg(long)]
     no_tool: bool,
@@ -120,6 +123,10 @@ impl ScenariosArgs {
         let scratch = tempfile::tempdir()?;
         let mut count = Count::default();
         for kind in kinds {
+            let mut early = tool
+                .as_ref()
+                .filter(|_| self.modules_later)
+                .map(|tool| tool.start_before_module(kind.fs_type()));
             let mut volume = Volume::new(kind, scratch.path());
             let mut groups: Vec<Vec<&Scenario>> = Vec::new();
             for scenario in chosen(kind) {
@@ -132,7 +139,7 @@ impl ScenariosArgs {
                 }
             }
             for group in groups {
-                for done in play(&group, &mut volume, tool.as_ref()) {
+                for done in play(&group, &mut volume, tool.as_ref(), early.take()) {
                     let name = format!("{}/{}", kind.name(), done.name);
                     count.add(&name, done.result, done.took);
                     if self.verbose {
@@ -185,11 +192,18 @@ struct Done {
     took: Duration,
 }
 
-/// Plays scenarios under one msync-trace: first all of them, with the disk read after each, then
+/// Plays scenarios under one msync-trace (`early`, if it runs already): first all of them, with the disk read after each, then
 /// what it reported is held to what the disk said.
-fn play(group: &[&Scenario], volume: &mut Result<Volume>, tool: Option<&Tool>) -> Vec<Done> {
+fn play(
+    group: &[&Scenario],
+    volume: &mut Result<Volume>,
+    tool: Option<&Tool>,
+    early: Option<Result<Running>>,
+) -> Vec<Done> {
     let begin = Instant::now();
-    let running = tool.map(|tool| tool.start(group[0].flags)).transpose();
+    let running = early
+        .or_else(|| tool.map(|tool| tool.start(group[0].flags)))
+        .transpose();
     let mut played = Vec::new();
     for case in group {
         let mut notes = Vec::new();
@@ -200,7 +214,7 @@ fn play(group: &[&Scenario], volume: &mut Result<Volume>, tool: Option<&Tool>) -
         };
         played.push((case.name, losses, notes));
     }
-    let report = running.and_then(|running| running.map(tool::Running::stop).transpose());
+    let report = running.and_then(|running| running.map(Running::stop).transpose());
     let any_loss = played
         .iter()
         .any(|(_, losses, _)| matches!(losses, Ok(Some(losses)) if !losses.is_empty()));

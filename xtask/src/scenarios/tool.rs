@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::program::name;
-use super::world::{Claim, Told};
+use super::world::{Claim, Skip, Told};
 use crate::faults::BLOCK;
 
 /// Attaching takes long under software emulation.
@@ -86,7 +86,23 @@ impl Tool {
             stderr,
             seen: Vec::new(),
         };
-        running.wait_for("\"start\"")?;
+        running.wait_for("start")?;
+        Ok(running)
+    }
+
+    /// Starts it without this module, loads the module, and waits until it is hooked.
+    pub fn start_before_module(&self, module: &str) -> Result<Running> {
+        let modprobe = |arguments: &[&str]| Command::new("modprobe").args(arguments).output();
+        modprobe(&["-q", "-r", module]).context("modprobe")?;
+        if Path::new("/sys/module").join(module).exists() {
+            bail!(Skip(format!("{module} is built in, or in use")));
+        }
+        let mut running = self.start(&[])?;
+        let loaded = modprobe(&[module]).context("modprobe")?;
+        if !loaded.status.success() {
+            bail!(Skip(format!("this kernel has no module {module}")));
+        }
+        running.wait_for("hooks")?;
         Ok(running)
     }
 }
@@ -95,9 +111,10 @@ impl Running {
     /// Reads until a line of this type is complete.
     fn wait_for(&mut self, record_type: &str) -> Result<()> {
         let deadline = Instant::now() + START;
+        let record_type = format!("\"type\":\"{record_type}\"");
         while !String::from_utf8_lossy(&self.seen)
             .split_inclusive('\n')
-            .any(|line| line.ends_with('\n') && line.contains(record_type))
+            .any(|line| line.ends_with('\n') && line.contains(&record_type))
         {
             if !self.read_some(deadline)? {
                 let status = self.child.wait()?;

@@ -16,8 +16,8 @@ use crate::{
     model::{Change, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Verdict},
     output::{self, Output, Tone, Verbosity},
     schema::{
-        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, Record, Start, Stop, StopReason,
-        WallTime,
+        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, Record, Start, Stop,
+        StopReason, WallTime,
     },
     source::{HookState, HookStatus, Tier},
 };
@@ -45,6 +45,8 @@ pub(super) struct Session {
     stop_after: Option<u64>,
     verbosity: Verbosity,
     began: MonoTime,
+    /// As they were shown last.
+    hooks: Vec<HookStatus>,
     tally: Tally,
     /// Incidents that the filter left out: their changes are left out as well.
     hidden: BTreeSet<IncidentId>,
@@ -67,6 +69,7 @@ impl Session {
             stop_after: plan.stop_after,
             verbosity: plan.verbosity,
             began: mono,
+            hooks: Vec::new(),
             tally: Tally::default(),
             hidden: BTreeSet::new(),
             facts: 0,
@@ -112,7 +115,35 @@ impl Session {
                 output::escape(names.join(", ").as_bytes())
             ));
         }
+        self.hooks = hooks.to_vec();
         self.show(self.began, Body::Start(Box::new(start)))
+    }
+
+    /// Shows the hooks again if they are not those that were shown last.
+    pub(super) fn hooks(&mut self, hooks: &[HookStatus]) -> io::Result<()> {
+        if self.hooks == hooks {
+            return Ok(());
+        }
+        let attached = |hook: &&HookStatus| {
+            let before = self.hooks.iter().find(|before| before.name == hook.name);
+            matches!(hook.state, HookState::Attached(_) | HookState::OnDemand(_))
+                && before.is_some_and(|before| before.state != hook.state)
+        };
+        let names: Vec<&str> = hooks
+            .iter()
+            .filter(attached)
+            .map(|hook| hook.name)
+            .collect();
+        if self.verbosity > Verbosity::Quiet && !names.is_empty() {
+            let names = names.join(", ");
+            self.say(&format!(
+                "a filesystem's module was loaded, attached: {names}"
+            ));
+        }
+        self.hooks = hooks.to_vec();
+        let (now, _) = (self.io.look_at_clocks)();
+        let hooks = hooks.iter().map(HookRecord::from).collect();
+        self.show(now, Body::Hooks(HooksRecord { hooks }))
     }
 
     /// Takes in facts, in the order of their times, and shows what follows from them. Tells

@@ -33,10 +33,6 @@ use crate::source::{HookState, HookStatus, Method, Tier};
 /// The object, as build.rs left it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/msync-trace-ebpf"));
 
-/// What attaches fentry programs to kernel functions (kernel/trace/ftrace.c); without it the
-/// kernel refuses them.
-const TRAMPOLINES: &str = "register_ftrace_direct";
-
 /// Programs that take the verifier longest.
 const BIG_PROGRAMS: [&str; 3] = ["block_rq_complete", "block_bio_complete", "sys_exit"];
 
@@ -98,8 +94,6 @@ struct Known {
     resolved: Resolved,
     /// The types once more, as aya wants them for functions; not for lower tiers.
     btf: Option<AyaBtf>,
-    /// Has [`TRAMPOLINES`].
-    trampolines: bool,
     /// Those of the table's tracepoints that have types.
     tracepoints: BTreeSet<&'static str>,
 }
@@ -115,7 +109,6 @@ impl Known {
         Self {
             resolved,
             btf,
-            trampolines: vmlinux.has_func(TRAMPOLINES),
             tracepoints: ways
                 .filter(|way| way.method == Method::RawTracepoint)
                 .filter(known)
@@ -294,12 +287,6 @@ impl Instance {
                 Tier::Fentry
             };
             if tier < best {
-                continue;
-            }
-            if tier == Tier::Fentry && !known.trampolines {
-                refused = format!(
-                    "this kernel has no {TRAMPOLINES} (CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"
-                );
                 continue;
             }
             match self.attach_way(way, known.btf.as_ref()) {

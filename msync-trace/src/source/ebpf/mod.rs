@@ -483,6 +483,7 @@ impl FactSource for Tracer {
             self.follow();
             if self.reload {
                 self.hand_over(into);
+                return Ok(());
             }
             if self.following {
                 self.count_losses();
