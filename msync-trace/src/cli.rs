@@ -85,7 +85,7 @@ pub struct Cli {
 pub enum Command {
     /// Trace now: one line per incident, a summary at the end (the default)
     #[command(after_help = EXAMPLES)]
-    Trace(TraceArgs),
+    Trace(Box<TraceArgs>),
     /// Say whether this machine can be traced, and what to do about what is missing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -109,11 +109,12 @@ pub struct TraceArgs {
     #[arg(long, value_name = "NAME", help_heading = "Filters of the report")]
     pub comm: Vec<String>,
 
-    /// Report only this file, or the files below this directory
+    /// Report only this file, or the files below this directory; where a filesystem is mounted, all
+    /// of its files, under whatever path a process sees them
     #[arg(long, value_name = "PATH", help_heading = "Filters of the report")]
     pub path: Vec<PathBuf>,
 
-    /// Report only files on this device: sda1, /dev/sda1 or 8:1
+    /// Report only files on this device: sda1, /dev/sda1, 8:1, or any path on it
     #[arg(long, value_name = "DEVICE", help_heading = "Filters of the report")]
     pub dev: Vec<String>,
 
@@ -147,6 +148,11 @@ pub struct TraceArgs {
     /// The hooks to use: the best that the kernel allows, or only these
     #[arg(long, value_enum, default_value_t, value_name = "TIER")]
     pub tier: TierName,
+
+    /// Size of each buffer between kernel and msync-trace, a power of two from 4K to 64M. There are
+    /// three. One that is full makes the run incomplete
+    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
+    pub ring_size: Option<u32>,
 
     /// When to use colour; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
@@ -276,6 +282,19 @@ pub enum CallName {
     All,
 }
 
+/// `4096`, `64K`, `4M`.
+fn parse_ring_size(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    let bytes = number.parse::<u32>().ok().and_then(|n| n.checked_mul(unit));
+    bytes
+        .filter(|bytes| bytes.is_power_of_two() && (4 << 10..=64 << 20).contains(bytes))
+        .ok_or_else(|| "not a power of two from 4K to 64M".to_owned())
+}
+
 /// `30s`, `5m`, `1h30m`; a bare number is seconds, as with other tracers.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
@@ -303,6 +322,16 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_ring_has_a_power_of_two() {
+        assert_eq!(parse_ring_size("4096"), Ok(4096));
+        assert_eq!(parse_ring_size("64K"), Ok(65_536));
+        assert_eq!(parse_ring_size("4M"), Ok(4 << 20));
+        for bad in ["", "K", "3K", "2K", "128M", "9999999M", "-4K", "4 K"] {
+            assert!(parse_ring_size(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -13,6 +13,8 @@ mod readme;
 mod scenarios;
 mod setup;
 mod step;
+#[cfg(target_os = "linux")]
+mod stress;
 mod tally;
 mod test;
 mod vm;
@@ -44,6 +46,8 @@ enum Task {
     Scenarios(scenarios::ScenariosArgs),
     #[cfg(target_os = "linux")]
     Bench(bench::BenchArgs),
+    #[cfg(target_os = "linux")]
+    Stress(stress::StressArgs),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +71,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Scenarios(args) => scenarios::run(args),
         #[cfg(target_os = "linux")]
         Task::Bench(args) => bench::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Stress(args) => stress::run(args),
     }
 }

@@ -22,7 +22,13 @@ use crate::{
         Record,
     },
 };
-use mounts::Mounts;
+pub use mounts::{Mount, Mounts};
+
+/// The mount table as we see it.
+#[must_use]
+pub fn our_mounts() -> Mounts {
+    Mounts::read(Path::new("/proc/self/mountinfo"))
+}
 
 /// Looks things up below `/proc` and `/sys`.
 #[derive(Clone, Debug)]

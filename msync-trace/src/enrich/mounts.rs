@@ -6,14 +6,14 @@ use crate::schema::parse_dev;
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// The superblock's device number (`s_dev`; on btrfs an anonymous one, the same for all its
     /// subvolumes, unlike `st_dev`).
-    dev: u32,
+    pub dev: u32,
     /// The directory of the filesystem that is shown.
-    root: Vec<u8>,
+    pub root: Vec<u8>,
     /// Where.
-    pub(super) point: Vec<u8>,
+    pub point: Vec<u8>,
 }
 
 impl Mount {
@@ -34,7 +34,7 @@ impl Mount {
 
 /// A mount table, in the order of mounting.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mounts(Vec<Mount>);
+pub struct Mounts(Vec<Mount>);
 
 impl Mounts {
     /// Empty if it cannot be read; a line that cannot be understood is left out.
@@ -52,14 +52,19 @@ impl Mounts {
             .min_by_key(|mount| mount.root.len())
     }
 
-    /// The mount that a path of this namespace lies on: the deepest, and the newest of these,
-    /// which covers the others. Only if it is one of this device.
+    /// The mount that a path of this namespace lies on, if it is one of this device.
     pub(super) fn holding(&self, dev: u32, path: &[u8]) -> Option<&Mount> {
+        self.of(path).filter(|mount| mount.dev == dev)
+    }
+
+    /// The mount that an absolute path without links lies on: the deepest, and the newest of
+    /// these, which covers the others.
+    #[must_use]
+    pub fn of(&self, path: &[u8]) -> Option<&Mount> {
         self.0
             .iter()
             .filter(|mount| below(&mount.point, path).is_some())
             .max_by_key(|mount| mount.point.len())
-            .filter(|mount| mount.dev == dev)
     }
 }
 
@@ -101,4 +106,27 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_pass_for_a_mount_table(
+            text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            line in "[0-9]{1,3} 1 [0-9:]{1,6} /[\\\\0-9a-z/]{0,20} /[\\\\0-9a-z/]{0,20} rw",
+            path in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..40),
+        ) {
+            let mut mounts = Mounts(text.split(|b| *b == b'\n').filter_map(parse).collect());
+            mounts.0.extend(parse(line.as_bytes()));
+            let _ = mounts.of(&path);
+            for mount in &mounts.0 {
+                if let Some(shown) = mounts.showing(mount.dev, &path) {
+                    let _ = shown.spell(&path);
+                }
+            }
+        }
+    }
 }

@@ -143,4 +143,12 @@ mod tests {
         assert_eq!(path(b"2:cpu:/\n0::/\n").unwrap(), "/");
         assert_eq!(path(b""), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_pass_for_proc_files(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = start_ticks(&bytes);
+            let _ = cgroup_path(&bytes).as_ref().and_then(super::super::container::of_cgroup);
+        }
+    }
 }

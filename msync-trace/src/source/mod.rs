@@ -95,6 +95,9 @@ pub struct Options {
     pub tier: Option<Tier>,
     /// Follow `msync` without `MS_SYNC` too.
     pub include_async: bool,
+    /// Size of each ring of records between kernel and user space, bytes, a power of two from 4096
+    /// on; otherwise 1 MiB.
+    pub ring_bytes: Option<u32>,
 }
 
 /// Where facts come from.

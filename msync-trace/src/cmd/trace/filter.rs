@@ -15,6 +15,7 @@ use std::{
 
 use crate::{
     cli::TraceArgs,
+    enrich::our_mounts,
     schema::{FileRecord, Filters, IncidentRecord, PathFrom, parse_dev},
 };
 
@@ -33,6 +34,9 @@ struct WantedPath {
     /// Device and inode number, if it is a file: it may be known by other names (hard links,
     /// bind mounts, containers).
     file: Option<(u32, u64)>,
+    /// The device whose filesystem is mounted there as a whole: its files are meant wherever else
+    /// it is mounted, in a container for instance.
+    mounted: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,13 +102,26 @@ impl WantedPath {
             .ok()
             .filter(fs::Metadata::is_file)
             .map(|meta| (kernel_dev(meta.dev()), meta.ino()));
-        Self { spellings, file }
+        let mounts = our_mounts();
+        let mounted = spellings.iter().find_map(|spelling| {
+            let spelling = spelling.as_os_str().as_bytes();
+            let mount = mounts.of(spelling)?;
+            (mount.point == spelling && mount.root == b"/").then_some(mount.dev)
+        });
+        Self {
+            spellings,
+            file,
+            mounted,
+        }
     }
 
     fn fits(&self, file: &FileRecord) -> Option<bool> {
         if let (Some((dev, ino)), Some(its_dev)) = (self.file, file.dev)
             && (dev, ino) == (its_dev, file.inode.ino)
         {
+            return Some(true);
+        }
+        if self.mounted.is_some() && self.mounted == file.dev {
             return Some(true);
         }
         let path = file.path.as_ref()?;
@@ -133,7 +150,11 @@ impl WantedDevice {
         let number = fs::metadata(&path)
             .ok()
             .filter(|meta| meta.file_type().is_block_device())
-            .map(|meta| kernel_dev(meta.rdev()));
+            .map(|meta| kernel_dev(meta.rdev()))
+            .or_else(|| {
+                let real = Path::new(text).canonicalize().ok()?;
+                Some(our_mounts().of(real.as_os_str().as_bytes())?.dev)
+            });
         Self { number, names }
     }
 

@@ -51,6 +51,7 @@ impl Plan {
             options: Options {
                 tier: args.tier.tier(),
                 include_async: args.include_async,
+                ring_bytes: args.ring_size,
             },
             calls,
         }

@@ -372,6 +372,31 @@ async fn filters_narrow_the_report_and_not_what_is_followed() {
     }
 }
 
+/// A process in a container sees the filesystem elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_mount_point_means_its_filesystem_and_a_device_may_be_any_path_on_it() {
+    use std::os::unix::fs::MetadataExt;
+
+    let dev = std::fs::metadata("/proc").unwrap().dev();
+    let dev = rustix::fs::major(dev) << 20 | rustix::fs::minor(dev);
+    let mut sync = msync(6, 1);
+    if let FactKind::SyncReturn(sync) = &mut sync.kind {
+        sync.file_view.dev = Some(dev);
+    }
+    let batch = vec![failed(5), sync];
+    for (arguments, expected) in [
+        (["--path", "/proc"], 1),
+        (["--path", "/proc/sys"], 0),
+        (["--path", "/sys"], 0),
+        (["--dev", "/proc"], 1),
+        (["--dev", "/proc/version"], 1),
+        (["--dev", "/sys"], 0),
+    ] {
+        let ran = trace(script(vec![batch.clone()]), &arguments, None).await;
+        assert_eq!(ran.incidents().len(), expected, "{arguments:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_leaves_ends_it_quietly_by_what_was_found() {
     let batches = vec![vec![failed(5)], vec![msync(6, 1)], vec![msync(7, 2)]];

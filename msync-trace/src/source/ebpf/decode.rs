@@ -448,4 +448,27 @@ mod tests {
         assert_eq!(view.path.as_deref(), Some(&b"/var/lib/data.db"[..]));
         assert!(view.from_root);
     }
+
+    proptest::proptest! {
+        /// Another program's bytes, or a kernel side of another version: never a panic, and nothing
+        /// kept that is not bounded.
+        #[test]
+        fn any_bytes_are_a_record_or_are_refused(
+            kind in 0u32..20,
+            fill in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..1200),
+            calls in proptest::collection::vec(0u64..4, 1..8),
+        ) {
+            let mut joiner = Joiner::default();
+            let mut facts = Vec::new();
+            for call in calls {
+                let mut bytes = header(kind, call).as_bytes().to_vec();
+                bytes.extend_from_slice(&call.to_ne_bytes());
+                bytes.extend_from_slice(&fill);
+                if let Some(record) = decode(&bytes) {
+                    joiner.push(record, &mut facts);
+                }
+            }
+            proptest::prop_assert!(facts.len() <= 8 * 4);
+        }
+    }
 }

@@ -138,4 +138,12 @@ mod tests {
         let btrfs = (0xffff_ffff_81a4_a9b0, msync_trace_ebpf::OWNER_BTRFS);
         assert_eq!(find_symbols(text), [btrfs]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_pass_for_symbols(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = find_symbols(&bytes);
+            let _ = parse_release(&String::from_utf8_lossy(&bytes));
+        }
+    }
 }
