@@ -1,6 +1,10 @@
 //! Filling the rings. A record that finds its ring full is counted.
 
-use aya_ebpf::{helpers::generated, maps::RingBuf};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated,
+    maps::RingBuf,
+};
 use msync_trace_ebpf::{
     FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_PATH, KIND_SYNC_END,
     KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES, PathHeader, RING_ERRORS,
@@ -40,12 +44,28 @@ macro_rules! send {
                     &mut *entry.as_mut_ptr()
                 };
                 $fill
-                entry.submit(0);
+                entry.submit(announcement(&$ring));
                 count(|counters| &mut counters.sent[$index]);
             }
             None => count(|counters| &mut counters.ring_full[$index]),
         }
     };
+}
+
+/// Whether user space is to be woken for a record: the flags of `bpf_ringbuf_submit`. While it polls
+/// it is not, so that many syncs in a row do not each cost a switch to it and back; unless half of
+/// the ring is used.
+#[inline(always)]
+fn announcement(ring: &RingBuf) -> u64 {
+    if control().is_none_or(|control| control.polled == 0) {
+        return 0;
+    }
+    let used = ring.query(u64::from(BPF_RB_AVAIL_DATA));
+    if used > ring.query(u64::from(BPF_RB_RING_SIZE)) / 2 {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
 }
 
 #[inline(always)]
@@ -283,7 +303,7 @@ pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
             (&raw const SYNCS).cast_mut().cast(),
             (&raw mut scratch.header).cast(),
             size,
-            0,
+            announcement(&SYNCS),
         )
     };
     if sent == 0 {

@@ -472,6 +472,8 @@ wire! {
         pub regs_offset: u32,
         /// Tiers 2 and 3: sync calls are seen at the exit of the system call.
         pub sync_at_exit: u32,
+        /// User space looks at the rings every few milliseconds: it need not be woken.
+        pub polled: u32,
     }
 
     /// Counters per CPU; one entry of the array `COUNTERS`.

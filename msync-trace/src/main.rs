@@ -10,7 +10,10 @@ use msync_trace::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command.unwrap_or_else(|| Command::Trace(Box::new(cli.trace))) {
+    match cli
+        .command
+        .unwrap_or_else(|| Command::Trace(Box::new(cli.trace)))
+    {
         Command::Trace(args) => cmd::trace::main(&args, live::attach),
         Command::Check(args) => cmd::check::main(&args, live::probe, live::look),
         Command::Selftest(args) => cmd::selftest::main(&args, live::attach),

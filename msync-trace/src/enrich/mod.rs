@@ -11,18 +11,25 @@ mod machine;
 mod mounts;
 mod process;
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 pub use machine::{Machine, look_at_clocks, machine};
 
 use crate::{
-    model::{FileView, Incident},
+    model::{FileView, Incident, ProcessId},
     schema::{
         Body, Clock, FileRecord, Head, IncidentRecord, Moment, Name, PathFrom, ProcessRecord,
         Record,
     },
 };
 pub use mounts::{Mount, Mounts};
+use process::Described;
 
 /// The mount table as we see it.
 #[must_use]
@@ -30,11 +37,35 @@ pub fn our_mounts() -> Mounts {
     Mounts::read(Path::new("/proc/self/mountinfo"))
 }
 
+/// How long a look-up may stand for the next one.
+const RECENT: Duration = Duration::from_millis(200);
+
 /// Looks things up below `/proc` and `/sys`.
 #[derive(Clone, Debug)]
 pub struct Enricher {
     proc: PathBuf,
     sys: PathBuf,
+    recent: RefCell<Recent>,
+}
+
+/// Look-ups of the last moment: in a storm thousands of incidents are about a few processes, and
+/// while they are looked up the kernel's buffers fill.
+#[derive(Clone, Debug)]
+struct Recent {
+    since: Instant,
+    processes: HashMap<ProcessId, Described>,
+    /// Of processes that are gone: ours.
+    mounts: HashMap<ProcessId, Rc<Mounts>>,
+}
+
+impl Recent {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            processes: HashMap::new(),
+            mounts: HashMap::new(),
+        }
+    }
 }
 
 impl Default for Enricher {
@@ -51,12 +82,16 @@ impl Enricher {
         Self {
             proc: root.join("proc"),
             sys: root.join("sys"),
+            recent: RefCell::new(Recent::new()),
         }
     }
 
     /// The record of an incident.
     #[must_use]
     pub fn incident(&self, incident: &Incident, clock: &Clock) -> Record {
+        if self.recent.borrow().since.elapsed() > RECENT {
+            self.recent.replace(Recent::new());
+        }
         let process = self.process(incident);
         let record = IncidentRecord {
             incident: incident.id,
@@ -82,7 +117,14 @@ impl Enricher {
     }
 
     fn process(&self, incident: &Incident) -> ProcessRecord {
-        let found = process::describe(&self.proc, incident.task.process).unwrap_or_default();
+        let process = incident.task.process;
+        let found = self
+            .recent
+            .borrow_mut()
+            .processes
+            .entry(process)
+            .or_insert_with(|| process::describe(&self.proc, process).unwrap_or_default())
+            .clone();
         ProcessRecord {
             task: incident.task.clone(),
             exe: found.exe,
@@ -145,9 +187,19 @@ impl Enricher {
         path: &[u8],
     ) -> Option<Name> {
         let dev = view.dev?;
-        let caller = process::mountinfo(&self.proc, incident.task.process);
-        let mounts = caller.unwrap_or_else(|| self.proc.join("self/mountinfo"));
-        let mounts = Mounts::read(&mounts);
+        let process = incident.task.process;
+        let read = || {
+            let caller = process::mountinfo(&self.proc, process);
+            let mounts = caller.unwrap_or_else(|| self.proc.join("self/mountinfo"));
+            Rc::new(Mounts::read(&mounts))
+        };
+        let mounts = Rc::clone(
+            self.recent
+                .borrow_mut()
+                .mounts
+                .entry(process)
+                .or_insert_with(read),
+        );
         mounts
             .holding(dev, path)
             .map(|mount| Name(mount.point.clone()))

@@ -12,7 +12,7 @@ use crate::{model::ProcessId, schema::Name};
 const TICK_NS: u64 = 1_000_000_000 / 100;
 
 /// What `/proc` says about a process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Described {
     /// Its program; with ` (deleted)` at the end if the file is gone.
     pub(super) exe: Option<Name>,

@@ -14,7 +14,7 @@ pub mod layout;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{EbpfError, programs::ProgramError};
@@ -154,6 +154,12 @@ const REORDER: Duration = Duration::from_millis(10);
 /// How often inodes with nothing outstanding are looked at while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
+/// From so many records at once on the rings are polled.
+const MANY: u64 = 16;
+
+/// So many empty looks in a row end that.
+const MOST_EMPTY: u32 = 50;
+
 /// An inode is forgotten when nothing happened to it for so long.
 const QUIET_NS: u64 = 2_000_000_000;
 
@@ -182,6 +188,10 @@ pub struct Tracer {
     failed_again: BTreeSet<InodeKey>,
     /// Failures are being followed.
     following: bool,
+    /// So many records came that the rings are looked at every [`REORDER`]; how often there were
+    /// none since.
+    polled: Option<u32>,
+    kept_house: Instant,
     reload: bool,
 }
 
@@ -258,6 +268,8 @@ impl Tracer {
             settled: BTreeSet::new(),
             failed_again: BTreeSet::new(),
             following: false,
+            polled: None,
+            kept_house: Instant::now(),
             reload: false,
         })
     }
@@ -453,8 +465,31 @@ impl Tracer {
         // What the first copy saw until it was gone.
         self.drain();
         self.rings = rings;
+        self.polled = None;
         self.told = self.instance.counters();
         self.release(false, into);
+    }
+
+    /// Begins or ends to poll, by how many records came just now.
+    fn pace(&mut self, records: u64) {
+        let polled = match (self.polled, records) {
+            (None, MANY..) => Some(0),
+            (Some(empty), 0) if empty >= MOST_EMPTY => None,
+            (Some(empty), 0) => Some(empty + 1),
+            (Some(_), _) => Some(0),
+            (None, _) => None,
+        };
+        if polled.is_some() != self.polled.is_some() {
+            let flag = u32::from(polled.is_some());
+            let _ = self
+                .instance
+                .update_control(|control| control.polled = flag);
+            if flag == 0 {
+                // What was sent before the programs knew.
+                self.drain();
+            }
+        }
+        self.polled = polled;
     }
 
     fn follow(&mut self) {
@@ -479,7 +514,9 @@ impl FactSource for Tracer {
         let before = into.len();
         self.failed_again.clear();
         loop {
+            let seen = self.next;
             self.drain();
+            self.pace(self.next - seen);
             self.follow();
             if self.reload {
                 self.hand_over(into);
@@ -492,11 +529,11 @@ impl FactSource for Tracer {
             if into.len() > before {
                 return Ok(());
             }
-            if self.order.is_empty() && !self.following {
+            if self.order.is_empty() && !self.following && self.polled.is_none() {
                 self.rings.readable().await?;
                 continue;
             }
-            let pause = if self.order.is_empty() {
+            let pause = if self.order.is_empty() && self.polled.is_none() {
                 HOUSEKEEPING
             } else {
                 REORDER
@@ -504,7 +541,8 @@ impl FactSource for Tracer {
             tokio::select! {
                 ready = self.rings.readable() => ready?,
                 () = tokio::time::sleep(pause) => {
-                    if self.order.is_empty() {
+                    if self.order.is_empty() && self.kept_house.elapsed() >= HOUSEKEEPING {
+                        self.kept_house = Instant::now();
                         self.keep_house();
                     }
                 }
