@@ -7,6 +7,8 @@ mod demo;
 mod ebpf_toolchain;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod lab;
 mod paths;
 mod readme;
 #[cfg(target_os = "linux")]
@@ -44,6 +46,8 @@ enum Task {
     Scenarios(scenarios::ScenariosArgs),
     #[cfg(target_os = "linux")]
     Bench(bench::BenchArgs),
+    #[cfg(target_os = "linux")]
+    Lab(lab::LabArgs),
 }
 
 fn main() -> ExitCode {
@@ -67,5 +71,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Scenarios(args) => scenarios::run(args),
         #[cfg(target_os = "linux")]
         Task::Bench(args) => bench::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Lab(args) => lab::run(args),
     }
 }

@@ -11,6 +11,7 @@ mod loop_device;
 mod rules;
 mod server;
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -20,12 +21,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
-pub use rules::{Marker, Rule};
+pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
 
 use loop_device::LoopDevice;
-use server::{Answer, Command};
+use server::Command;
 
-pub use server::Header;
+pub use server::{Answer, Fate, Header};
 
 /// The longest a healthy server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,36 +114,35 @@ impl FaultDevice {
         &self.image
     }
 
-    /// From now on requests fail by these rules. A failing write stores nothing.
-    pub fn fail(&mut self, rules: Vec<Rule>) -> Result<()> {
-        self.ask(&Command::Rules { rules, torn: false }).map(drop)
+    /// From now on requests fail by these rules and no others.
+    pub fn fail(&mut self, rules: Vec<FaultRule>) -> Result<()> {
+        self.ask(&Command::Rules(rules)).map(drop)
     }
 
-    /// From now on writes fail by these rules, but what comes before the first bad block of a
-    /// request is stored.
-    pub fn fail_torn(&mut self, rules: Vec<Rule>) -> Result<()> {
-        self.ask(&Command::Rules { rules, torn: true }).map(drop)
+    /// One more rule. What the others did until now.
+    pub fn add(&mut self, rule: FaultRule) -> Result<Answer> {
+        self.ask(&Command::Add(rule))
     }
 
-    /// Everything works again. Returns how many writes had failed.
-    pub fn heal(&mut self) -> Result<u64> {
-        let answer = self.ask(&Command::Rules {
-            rules: Vec::new(),
-            torn: false,
-        })?;
-        Ok(answer.failed_writes)
+    /// Everything works again. What the rules did until now.
+    pub fn heal(&mut self) -> Result<Answer> {
+        self.ask(&Command::Rules(Vec::new()))
     }
 
-    /// What a power cut right now would leave, and the blocks whose last write failed: the disk
-    /// may have them all the same.
-    pub fn snapshot(&mut self) -> Result<(Image, Vec<Header>)> {
+    /// What the rules did until now.
+    pub fn status(&mut self) -> Result<Answer> {
+        self.ask(&Command::Status)
+    }
+
+    /// What a power cut right now would leave, and what became of the writes of tagged blocks.
+    pub fn snapshot(&mut self) -> Result<(Image, BTreeMap<Header, Fate>)> {
         let copy = Image::new(self.image.size())?;
         let answer = self.ask(&Command::Snapshot)?;
         copy.copy_from(&self.saved)?;
-        Ok((copy, answer.refused))
+        Ok((copy, answer.fates.into_iter().collect()))
     }
 
-    /// Forgets which blocks were refused so far.
+    /// Forgets the fates of blocks so far.
     pub fn forget(&mut self) -> Result<()> {
         self.ask(&Command::Forget).map(drop)
     }
