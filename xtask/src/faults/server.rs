@@ -65,6 +65,8 @@ pub struct Answer {
     pub writes: u64,
     /// How many of them failed.
     pub failed_writes: u64,
+    /// The number of the newest write: with an equal one, the disk is the same.
+    pub newest: u64,
     /// The rules before this command.
     pub rules: Vec<RuleStatus>,
     /// The tagged blocks that were ever written, by how they begin.
@@ -79,18 +81,18 @@ struct Disk {
     writes: u64,
     failed_writes: u64,
     fates: BTreeMap<Header, Fate>,
-    /// Numbers the requests in `fates`.
-    requests: u64,
+    /// The number of the newest write.
+    newest: u64,
     opened: u64,
 }
 
 impl Disk {
     /// Remembers what became of the tagged blocks of a request.
     fn note(&mut self, bytes: &[u8], failed: bool) {
-        self.requests += 1;
+        self.newest += 1;
         let fate = match failed {
-            true => Fate::Refused(self.requests),
-            false => Fate::Written(self.requests),
+            true => Fate::Refused(self.newest),
+            false => Fate::Written(self.newest),
         };
         let tagged = bytes.chunks(BLOCK).filter(|block| block.starts_with(TAG));
         for header in tagged.filter_map(|block| block.first_chunk()) {
@@ -144,7 +146,7 @@ fn run(image: Image, snapshot: &Image, at: &Path, control: UnixStream) -> io::Re
         writes: 0,
         failed_writes: 0,
         fates: BTreeMap::new(),
-        requests: 0,
+        newest: 0,
         opened: 0,
     };
     let shared = Arc::new(Shared {
@@ -185,6 +187,7 @@ fn follow(disk: &mut Disk, command: Command, snapshot: &Image) -> Answer {
     let mut answer = Answer {
         writes: disk.writes,
         failed_writes: disk.failed_writes,
+        newest: disk.newest,
         rules: disk.rules.status(),
         ..Answer::default()
     };

@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: disks that fail on demand, for tests, for people, and for the fuzzer.
 
 mod ctl;
+mod fuzz;
 mod serve;
 mod units;
 mod wire;
@@ -19,6 +20,9 @@ pub struct LabArgs {
 enum Command {
     Serve(serve::ServeArgs),
     Ctl(ctl::CtlArgs),
+    Fuzz(fuzz::FuzzArgs),
+    Replay(fuzz::ReplayArgs),
+    Shrink(fuzz::ShrinkArgs),
 }
 
 /// Runs it; the exit status of this process.
@@ -26,5 +30,8 @@ pub fn run(args: &LabArgs) -> Result<u8> {
     match &args.command {
         Command::Serve(args) => serve::run(args),
         Command::Ctl(args) => ctl::run(args),
+        Command::Fuzz(args) => fuzz::fuzz(args),
+        Command::Replay(args) => fuzz::replay(args),
+        Command::Shrink(args) => fuzz::shrink(args),
     }
 }
