@@ -11,7 +11,7 @@ mod loop_device;
 mod rules;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -51,6 +51,18 @@ pub fn private_mounts() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The disk at one moment.
+pub struct Snapshot {
+    /// Its bytes.
+    pub image: Image,
+    /// How the newest write of each tagged block ended.
+    pub fates: BTreeMap<Header, Fate>,
+    /// Requests that failed and also held blocks that were not tagged.
+    pub mixed: BTreeSet<u64>,
+    /// The newest write: equal numbers, equal disks.
+    pub newest: u64,
 }
 
 /// The disk.
@@ -135,11 +147,16 @@ impl FaultDevice {
     }
 
     /// What a power cut right now would leave, and what became of the writes of tagged blocks.
-    pub fn snapshot(&mut self) -> Result<(Image, BTreeMap<Header, Fate>)> {
-        let copy = Image::new(self.image.size())?;
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        let image = Image::new(self.image.size())?;
         let answer = self.ask(&Command::Snapshot)?;
-        copy.copy_from(&self.saved)?;
-        Ok((copy, answer.fates.into_iter().collect()))
+        image.copy_from(&self.saved)?;
+        Ok(Snapshot {
+            image,
+            fates: answer.fates.into_iter().collect(),
+            mixed: answer.mixed,
+            newest: answer.newest,
+        })
     }
 
     /// Forgets the fates of blocks so far.

@@ -2,7 +2,7 @@
 //! and reads fail by [`FaultRule`]. It has its own mount namespace and never touches the loop device or
 //! the file system under test, so it can always answer, and whoever waits for it wakes up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -71,6 +71,8 @@ pub struct Answer {
     pub rules: Vec<RuleStatus>,
     /// The tagged blocks that were ever written, by how they begin.
     pub fates: Vec<(Header, Fate)>,
+    /// Requests that failed and also held blocks that were not tagged.
+    pub mixed: BTreeSet<u64>,
     /// Why the command failed.
     pub error: Option<String>,
 }
@@ -81,6 +83,7 @@ struct Disk {
     writes: u64,
     failed_writes: u64,
     fates: BTreeMap<Header, Fate>,
+    mixed: BTreeSet<u64>,
     /// The number of the newest write.
     newest: u64,
     opened: u64,
@@ -94,9 +97,12 @@ impl Disk {
             true => Fate::Refused(self.newest),
             false => Fate::Written(self.newest),
         };
-        let tagged = bytes.chunks(BLOCK).filter(|block| block.starts_with(TAG));
-        for header in tagged.filter_map(|block| block.first_chunk()) {
-            self.fates.insert(*header, fate);
+        for block in bytes.chunks(BLOCK) {
+            match block.first_chunk() {
+                Some(header) if block.starts_with(TAG) => drop(self.fates.insert(*header, fate)),
+                _ if failed => drop(self.mixed.insert(self.newest)),
+                _ => (),
+            }
         }
     }
 
@@ -146,6 +152,7 @@ fn run(image: Image, snapshot: &Image, at: &Path, control: UnixStream) -> io::Re
         writes: 0,
         failed_writes: 0,
         fates: BTreeMap::new(),
+        mixed: BTreeSet::new(),
         newest: 0,
         opened: 0,
     };
@@ -197,10 +204,14 @@ fn follow(disk: &mut Disk, command: Command, snapshot: &Image) -> Answer {
         Command::Status => (),
         Command::Snapshot => {
             answer.fates = disk.fates.clone().into_iter().collect();
+            answer.mixed = disk.mixed.clone();
             let copied = snapshot.copy_from(&disk.image);
             answer.error = copied.err().map(|error| error.to_string());
         }
-        Command::Forget => disk.fates.clear(),
+        Command::Forget => {
+            disk.fates.clear();
+            disk.mixed.clear();
+        }
     }
     answer
 }

@@ -2,7 +2,7 @@
 //! at which the disk is asked for the truth.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::page::{DOOMED, Memory};
 use super::program::{Outcome, Program};
 use super::volume::{Kind, Volume};
-use crate::faults::{BLOCK, Fate, FaultRule, Header, Image};
+use crate::faults::{BLOCK, Fate, FaultRule, Snapshot};
 
 /// Who must have been told, in the words of the tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +127,7 @@ pub struct Point {
     pub truth: Truth,
     /// The file.
     pub path: PathBuf,
-    fates: BTreeMap<Header, Fate>,
-    image: Image,
+    disk: Snapshot,
     memory: Memory,
 }
 
@@ -246,14 +245,13 @@ impl<'a> World<'a> {
 
     /// This moment must turn out as `truth` says.
     pub fn point(&mut self, truth: Truth) -> Result<()> {
-        let (image, fates) = self.volume.device.snapshot()?;
+        let disk = self.volume.device.snapshot()?;
         let memory = self.memory.borrow().clone();
         let path = self.directory.join(truth.file());
         self.points.push(Point {
             truth,
             path,
-            fates,
-            image,
+            disk,
             memory,
         });
         Ok(())
@@ -282,7 +280,7 @@ impl Point {
         let owed = self.memory.pages(self.truth.file());
         owed.into_iter()
             .filter(|(page, stamp)| {
-                let fate = self.fates.get(&stamp.header(*page));
+                let fate = self.disk.fates.get(&stamp.header(*page));
                 matches!(fate, Some(Fate::Refused(_)))
             })
             .map(|(page, _)| page)
@@ -293,7 +291,7 @@ impl Point {
     pub fn lost_pages(&self, volume: &mut Volume) -> Result<BTreeSet<u64>> {
         let file = self.truth.file();
         volume
-            .revive(&self.image)
+            .revive(&self.disk.image)
             .context("mount what a power cut would leave")?;
         let owed = self.memory.pages(file);
         let on_disk = match std::fs::File::open(&self.path) {

@@ -83,7 +83,7 @@ pub fn judge(played: &Played, incidents: &[Value]) -> Verdict {
         }
         let wrong: BTreeSet<u64> = named
             .iter()
-            .filter(|page| !words.allows(**page))
+            .filter(|page| !words.allow(point, **page))
             .copied()
             .collect();
         if !wrong.is_empty() {
@@ -165,7 +165,14 @@ impl Words {
         words
     }
 
-    fn allows(&self, page: u64) -> bool {
-        self.must.contains(&page) || self.may.contains_key(&page) || self.torn.contains(&page)
+    fn allow(&self, point: &Point, page: u64) -> bool {
+        match point.pages.contains_key(&page) {
+            true => {
+                self.must.contains(&page)
+                    || self.may.contains_key(&page)
+                    || self.torn.contains(&page)
+            }
+            false => point.word(page) == Word::Torn,
+        }
     }
 }

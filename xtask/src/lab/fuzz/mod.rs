@@ -292,6 +292,9 @@ struct Sum {
     verdict: Verdict,
     /// Runs that could not be played.
     broken: u64,
+    /// Runs during which msync-trace could not see everything: something else on this machine
+    /// flooded it.
+    unjudged: u64,
 }
 
 impl Campaign<'_> {
@@ -341,7 +344,11 @@ impl Campaign<'_> {
             }
         }
         let report = running.stop()?;
-        complete(&report)?;
+        if let Err(incomplete) = complete(&report) {
+            sum.unjudged += runs.len() as u64;
+            println!("  {fs} {} runs not judged: {incomplete}", runs.len());
+            return Ok(());
+        }
         let incidents = on_device(&report, volume);
         for (seed, actions, played) in runs {
             let verdict = judge(&played, &incidents);
@@ -358,20 +365,19 @@ impl Campaign<'_> {
 
 impl Sum {
     fn good(&self) -> bool {
-        self.verdict.good() && self.broken == 0
+        self.verdict.good() && self.broken == 0 && self.unjudged == 0
     }
 
     fn line(&self) -> String {
         let rate = self.runs as f64 / self.took.as_secs_f64().max(0.001);
-        let broken = match self.broken {
-            0 => String::new(),
-            count => format!("{count} could not be played; "),
-        };
-        format!(
-            "{} runs ({rate:.1}/s): {broken}{}",
-            self.runs,
-            self.verdict.line()
-        )
+        let mut line = format!("{} runs ({rate:.1}/s): ", self.runs);
+        if self.broken > 0 {
+            line += &format!("{} could not be played; ", self.broken);
+        }
+        if self.unjudged > 0 {
+            line += &format!("{} not judged; ", self.unjudged);
+        }
+        line + &self.verdict.line()
     }
 }
 

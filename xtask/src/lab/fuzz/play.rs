@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::action::{Action, FILES, Fault, Handle, MAPPINGS, PAGES, PROGRAMS, View};
 use super::truth::{Disk, Page, Point};
-use crate::faults::{Access, BLOCK, Effect, Fate, FaultRule, Header, Image, Place};
+use crate::faults::{Access, BLOCK, Effect, FaultRule, Image, Place, Snapshot};
 use crate::scenarios::page::{DOOMED, Stamp};
 use crate::scenarios::program::{Ask, By, Open, Outcome, Program, Step};
 use crate::scenarios::volume::Volume;
@@ -21,8 +21,6 @@ use crate::scenarios::volume::Volume;
 pub struct Played {
     /// The msyncs that gave 0 after a write had failed, in order, with what the disk had then.
     pub points: Vec<Point>,
-    /// The process of each call, whatever it gave.
-    pub processes: Vec<i32>,
     /// Kernel time of begin and end.
     pub time: Range<u64>,
 }
@@ -44,7 +42,6 @@ pub fn play(volume: &mut Volume, name: &str, actions: &[Action]) -> Result<Playe
         generation: 0,
         failed_writes: 0,
         moments: Vec::new(),
-        processes: Vec::new(),
     };
     for number in 0..FILES {
         player.current[number] = player.create(format!("file{number}"))?;
@@ -54,15 +51,11 @@ pub fn play(volume: &mut Volume, name: &str, actions: &[Action]) -> Result<Playe
             .act(action)
             .with_context(|| format!("action {number}, {action:?}"))?;
     }
-    let (moments, processes) = player.end()?;
+    let moments = player.end()?;
     let points = read_the_disk(volume, moments)?;
     std::fs::remove_dir_all(&directory)?;
     let time = begin..kernel_time();
-    Ok(Played {
-        points,
-        processes,
-        time,
-    })
+    Ok(Played { points, time })
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, as the tool's facts have it.
@@ -101,13 +94,6 @@ struct Moment {
     disk: Rc<Snapshot>,
 }
 
-struct Snapshot {
-    image: Image,
-    fates: BTreeMap<Header, Fate>,
-    /// The newest write: equal numbers, equal disks.
-    newest: u64,
-}
-
 struct Player<'a> {
     volume: &'a mut Volume,
     directory: PathBuf,
@@ -119,7 +105,6 @@ struct Player<'a> {
     /// Before the last heal.
     failed_writes: u64,
     moments: Vec<Moment>,
-    processes: Vec<i32>,
 }
 
 impl Player<'_> {
@@ -290,7 +275,6 @@ impl Player<'_> {
         let begin = kernel_time();
         let outcome = self.step(view.handle, |_| Step::Sync(Ask::Msync(arena), by))?;
         let time = begin..kernel_time();
-        self.processes.push(outcome.pid);
         if outcome.errno != 0 {
             return Ok(());
         }
@@ -301,14 +285,7 @@ impl Player<'_> {
         }
         let disk = match self.moments.last() {
             Some(last) if last.disk.newest == status.newest => Rc::clone(&last.disk),
-            _ => {
-                let (image, fates) = self.volume.device.snapshot()?;
-                Rc::new(Snapshot {
-                    image,
-                    fates,
-                    newest: status.newest,
-                })
-            }
+            _ => Rc::new(self.volume.device.snapshot()?),
         };
         let lied = &self.files[file];
         let mut names: Vec<PathBuf> = Vec::new();
@@ -333,6 +310,8 @@ impl Player<'_> {
             ino: lied.ino,
             requested: clip(&view.pages, &MAPPINGS[view.mapping]).unwrap_or_default(),
             pages: pages.collect(),
+            mixed: disk.mixed.clone(),
+            size: lied.size,
             disk: Disk::Unknown,
         };
         self.moments.push(Moment { point, names, disk });
@@ -359,21 +338,30 @@ impl Player<'_> {
     fn resize(&mut self, handle: Handle, pages: u64) -> Result<()> {
         let file = self.file(handle)?;
         let bytes = pages * BLOCK as u64;
-        self.step(handle, |slot| Step::Resize(slot, bytes))?
-            .must_be(0)?;
-        self.files[file].size = pages;
-        self.files[file].pages.retain(|page, _| *page < pages);
+        let outcome = self.step(handle, |slot| Step::Resize(slot, bytes))?;
+        let file = &mut self.files[file];
+        match outcome.errno {
+            0 => {
+                file.size = pages;
+                file.give_up(pages..u64::MAX);
+            }
+            // It was written out first, which failed. Its size is the old one or the new one.
+            _ => {
+                file.size = file.size.min(pages);
+                file.give_up_in_vain(pages..u64::MAX);
+            }
+        }
         Ok(())
     }
 
     fn punch(&mut self, handle: Handle, pages: &Range<u64>) -> Result<()> {
         let file = self.file(handle)?;
         let hole = pages.clone();
-        self.step(handle, |slot| Step::Punch(slot, hole))?
-            .must_be(0)?;
-        self.files[file]
-            .pages
-            .retain(|page, _| !pages.contains(page));
+        let outcome = self.step(handle, |slot| Step::Punch(slot, hole))?;
+        match outcome.errno {
+            0 => self.files[file].give_up(pages.clone()),
+            _ => self.files[file].give_up_in_vain(pages.clone()),
+        }
         Ok(())
     }
 
@@ -394,10 +382,10 @@ impl Player<'_> {
         Ok(())
     }
 
-    fn end(mut self) -> Result<(Vec<Moment>, Vec<i32>)> {
+    fn end(mut self) -> Result<Vec<Moment>> {
         self.programs = Default::default();
         self.heal()?;
-        Ok((self.moments, self.processes))
+        Ok(self.moments)
     }
 }
 
@@ -415,6 +403,17 @@ impl FuzzFile {
             page.generations.push(generation);
             page.cache_dropped = false;
             page.read_again = false;
+            page.in_doubt = false;
+        }
+    }
+
+    fn give_up(&mut self, pages: Range<u64>) {
+        self.pages.retain(|page, _| !pages.contains(page));
+    }
+
+    fn give_up_in_vain(&mut self, pages: Range<u64>) {
+        for (_, page) in self.pages.range_mut(pages) {
+            page.in_doubt = true;
         }
     }
 

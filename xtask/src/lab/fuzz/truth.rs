@@ -17,6 +17,8 @@ pub struct Page {
     /// And something of the file was stored after that: the old bytes may have been read, and
     /// written with their neighbours.
     pub read_again: bool,
+    /// It was to be given up, by a call that failed.
+    pub in_doubt: bool,
 }
 
 /// What the disk had.
@@ -43,6 +45,11 @@ pub struct Point {
     pub requested: Range<u64>,
     /// Everything stored.
     pub pages: BTreeMap<u64, Page>,
+    /// Pages of the file.
+    pub size: u64,
+    /// Requests that failed and also held blocks that nobody stored: zeros, which a file system
+    /// writes with their neighbours.
+    pub mixed: BTreeSet<u64>,
     /// What the disk had then.
     pub disk: Disk,
 }
@@ -58,6 +65,8 @@ pub enum Excuse {
     /// It was not asked for, and the device took it: the file system may not have said yet where
     /// it is.
     NotAskedFor,
+    /// It was to be given up, and the call that should have done it failed half-way.
+    InDoubt,
     /// The same store was named to this process before, and the kernel tried once more.
     TriedAgain,
 }
@@ -69,6 +78,7 @@ impl Excuse {
             Excuse::DirtyWithNeighbour => "dirty again with a neighbour",
             Excuse::ReadAgain => "old bytes written with a neighbour",
             Excuse::NotAskedFor => "outside the range and taken by the device",
+            Excuse::InDoubt => "given up by a call that failed",
             Excuse::TriedAgain => "named before and tried again",
         }
     }
@@ -81,7 +91,7 @@ pub enum Word {
     Must,
     /// It is lost, but need not be named.
     May(Excuse),
-    /// The disk has it, though its request failed.
+    /// The disk has it, or nobody stored it, and its request failed.
     Torn,
     /// There is nothing to say.
     MustNot,
@@ -91,7 +101,10 @@ impl Point {
     /// What may be said of a page.
     pub fn word(&self, number: u64) -> Word {
         let Some(page) = self.pages.get(&number) else {
-            return Word::MustNot;
+            return match number < self.size && self.any_mixed() {
+                true => Word::Torn,
+                false => Word::MustNot,
+            };
         };
         let fate = page.fates.last().copied().flatten();
         let refused = matches!(fate, Some(Fate::Refused(_)));
@@ -103,6 +116,8 @@ impl Point {
             };
         };
         match (kept.contains(&number), fate) {
+            (false, Some(_)) if page.in_doubt => Word::May(Excuse::InDoubt),
+            (false, None) if page.in_doubt => Word::MustNot,
             (true, Some(Fate::Refused(_))) => Word::Torn,
             (true, _) => Word::MustNot,
             (false, Some(Fate::Refused(_))) if page.overtaken() => Word::May(Excuse::ReadAgain),
@@ -127,8 +142,21 @@ impl Point {
     }
 
     fn any_refused(&self) -> bool {
-        let mut fates = self.pages.values().flat_map(|page| &page.fates).flatten();
-        fates.any(|fate| matches!(fate, Fate::Refused(_)))
+        self.refusals().next().is_some()
+    }
+
+    /// Whether zeros were refused together with pages of this file.
+    fn any_mixed(&self) -> bool {
+        self.refusals().any(|request| self.mixed.contains(&request))
+    }
+
+    /// Requests that failed.
+    fn refusals(&self) -> impl Iterator<Item = u64> {
+        let fates = self.pages.values().flat_map(|page| &page.fates).flatten();
+        fates.filter_map(|fate| match fate {
+            Fate::Refused(request) => Some(*request),
+            Fate::Written(_) => None,
+        })
     }
 }
 
@@ -170,6 +198,8 @@ mod tests {
             ino: 1,
             requested,
             pages: (0..).zip(fates.iter().map(page)).collect(),
+            size: 48,
+            mixed: BTreeSet::new(),
             disk: Disk::Has(kept.iter().copied().collect()),
         }
     }
@@ -185,6 +215,15 @@ mod tests {
     #[test]
     fn what_was_refused_and_is_there_was_torn() {
         assert_eq!(point(&[REFUSED], &[0], 0..1).word(0), Word::Torn);
+    }
+
+    #[test]
+    fn zeros_that_were_refused_with_their_neighbours_may_be_named() {
+        let mut point = point(&[REFUSED], &[], 0..1);
+        assert_eq!(point.word(1), Word::MustNot);
+        point.mixed.insert(2);
+        assert_eq!(point.word(1), Word::Torn);
+        assert_eq!(point.word(48), Word::MustNot, "past the end");
     }
 
     #[test]
