@@ -23,6 +23,9 @@ pub struct Verdict {
     pub invented: Vec<String>,
     /// Pages that were reported and are on the disk, though their request failed.
     pub torn: usize,
+    /// Pages that were reported and had been stored again, before the hooks that see this were
+    /// attached.
+    pub unwatched: usize,
     /// Pages that are not on the disk and were not reported, by reason.
     pub excused: BTreeMap<Excuse, usize>,
 }
@@ -42,6 +45,7 @@ impl AddAssign for Verdict {
             missed,
             invented,
             torn,
+            unwatched,
             excused,
         } = other;
         self.expected += expected;
@@ -49,6 +53,7 @@ impl AddAssign for Verdict {
         self.missed.extend(missed);
         self.invented.extend(invented);
         self.torn += torn;
+        self.unwatched += unwatched;
         for (excuse, count) in excused {
             *self.excused.entry(excuse).or_default() += count;
         }
@@ -81,11 +86,17 @@ pub fn judge(played: &Played, incidents: &[Value]) -> Verdict {
         if !missing.is_empty() {
             verdict.missed.push(format!("{place}: {}", list(&missing)));
         }
-        let wrong: BTreeSet<u64> = named
-            .iter()
-            .filter(|page| !words.allow(point, **page))
-            .copied()
-            .collect();
+        // The hooks for pages are attached after the first failure: until then nobody sees that a
+        // page is stored again, and the incident says that it does not know about memory.
+        let unwatched = about.iter().any(|i| i["in_memory"] == "unknown");
+        let mut wrong = BTreeSet::new();
+        for page in &named {
+            if unwatched && point.pages.get(page).is_some_and(Page::dirty_again) {
+                verdict.unwatched += 1;
+            } else if !words.allow(point, *page) {
+                wrong.insert(*page);
+            }
+        }
         if !wrong.is_empty() {
             verdict.invented.push(format!("{place}: {}", list(&wrong)));
         }

@@ -391,6 +391,9 @@ impl Verdict {
             self.invented.len(),
             self.torn
         );
+        if self.unwatched > 0 {
+            line += &format!(", {} stored again before hooks were there", self.unwatched);
+        }
         for (excuse, count) in self.excused.iter().filter(|(_, count)| **count > 0) {
             line += &format!(", {count} {}", excuse.name());
         }

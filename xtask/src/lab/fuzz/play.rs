@@ -308,6 +308,7 @@ impl Player<'_> {
             time,
             file,
             ino: lied.ino,
+            fs_type: self.volume.kind.fs_type(),
             requested: clip(&view.pages, &MAPPINGS[view.mapping]).unwrap_or_default(),
             pages: pages.collect(),
             mixed: disk.mixed.clone(),
