@@ -163,7 +163,7 @@ pub fn fuzz(args: &FuzzArgs) -> Result<u8> {
 /// Plays one case again; exit status 1 if it fails.
 pub fn replay(args: &ReplayArgs) -> Result<u8> {
     let (case, tool, scratch) = (Case::load(&args.file)?, args.tool.tool()?, prepare()?);
-    let mut lab = Lab::of(&case, &tool, scratch.path())?;
+    let lab = Lab::of(&case, &tool, scratch.path())?;
     let round = lab.one(&case.actions)?;
     if args.verbose {
         for point in &round.played.points {
@@ -180,7 +180,7 @@ pub fn replay(args: &ReplayArgs) -> Result<u8> {
 /// Shrinks one case; an error if it does not fail.
 pub fn shrink(args: &ShrinkArgs) -> Result<u8> {
     let (case, tool, scratch) = (Case::load(&args.file)?, args.tool.tool()?, prepare()?);
-    let mut lab = Lab::of(&case, &tool, scratch.path())?;
+    let lab = Lab::of(&case, &tool, scratch.path())?;
     if lab.one(&case.actions)?.verdict.good() {
         bail!("{} does not fail here", args.file.display());
     }
@@ -241,7 +241,7 @@ impl<'a> Lab<'a> {
         Ok(volume)
     }
 
-    fn one(&mut self, actions: &[Action]) -> Result<Round> {
+    fn one(&self, actions: &[Action]) -> Result<Round> {
         let mut volume = self.volume()?;
         let running = self.tool.start(&[])?;
         let played = play(&mut volume, "run", actions);
