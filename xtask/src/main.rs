@@ -7,6 +7,8 @@ mod demo;
 mod ebpf_toolchain;
 #[cfg(target_os = "linux")]
 mod faults;
+#[cfg(target_os = "linux")]
+mod lab;
 mod paths;
 mod readme;
 #[cfg(target_os = "linux")]
@@ -48,6 +50,8 @@ enum Task {
     Bench(bench::BenchArgs),
     #[cfg(target_os = "linux")]
     Stress(stress::StressArgs),
+    #[cfg(target_os = "linux")]
+    Lab(lab::LabArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,5 +77,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Bench(args) => bench::run(args),
         #[cfg(target_os = "linux")]
         Task::Stress(args) => stress::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Lab(args) => lab::run(args),
     }
 }

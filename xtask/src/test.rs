@@ -74,6 +74,7 @@ enum Check {
     Units,
     Build,
     Scenarios,
+    Fuzz,
     Readme,
     Guest(&'static str),
 }
@@ -88,7 +89,7 @@ impl Check {
             Self::Units,
             Self::Build,
         ];
-        all.extend([Self::Scenarios, Self::Readme]);
+        all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
         all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
         all
     }
@@ -101,6 +102,7 @@ impl Check {
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
+            Self::Fuzz => "fuzz".to_owned(),
             Self::Readme => "readme".to_owned(),
             Self::Guest(series) => format!("vm-{series}"),
         }
@@ -114,6 +116,7 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
+            Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
             Self::Guest(series) => {
                 let stages = STAGES.map(|(name, _)| name).join(", ");
@@ -128,7 +131,10 @@ impl Check {
 
     /// Runs what `cargo build --release` makes.
     fn needs_build(self) -> bool {
-        matches!(self, Self::Scenarios | Self::Readme | Self::Guest(_))
+        matches!(
+            self,
+            Self::Scenarios | Self::Fuzz | Self::Readme | Self::Guest(_)
+        )
     }
 
     fn chosen_by(self, only: &[String]) -> bool {
@@ -277,6 +283,8 @@ impl TestRun<'_> {
             Check::Readme => readme::run(),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
             Check::Scenarios => scenarios_here(check),
+            Check::Fuzz if !is_root() => Ok(Tally::one_skipped("fuzz: not root")),
+            Check::Fuzz => fuzz_here(check),
             Check::Guest(series) if self.args.no_vm => {
                 Ok(Tally::one_skipped(format!("vm-{series}: --no-vm")))
             }
@@ -391,15 +399,35 @@ fn units(check: Check) -> Result<Tally> {
 }
 
 fn scenarios_here(check: Check) -> Result<Tally> {
+    losses_here(
+        check,
+        &["scenarios", "--fs", ALL_FILESYSTEMS, "--tier", "auto"],
+    )
+}
+
+/// The same programs every time, as many of them as half a minute for each file system allows.
+fn fuzz_here(check: Check) -> Result<Tally> {
+    losses_here(
+        check,
+        &[
+            "lab",
+            "fuzz",
+            "--seed",
+            "1",
+            "--runs",
+            "300",
+            "--seconds",
+            "28",
+        ],
+    )
+}
+
+/// Runs `xtask` with these arguments: it prints a line per test and totals.
+fn losses_here(check: Check, arguments: &[&str]) -> Result<Tally> {
     let mut command = Command::new(paths::release("xtask"));
-    command.current_dir(paths::root()).args([
-        "scenarios",
-        "--fs",
-        ALL_FILESYSTEMS,
-        "--tier",
-        "auto",
-    ]);
     command
+        .current_dir(paths::root())
+        .args(arguments)
         .arg("--msync-trace")
         .arg(paths::release("msync-trace"));
     let step = step(check, command);

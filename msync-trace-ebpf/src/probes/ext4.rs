@@ -90,9 +90,9 @@ pub fn bio_ended(bio: Addr, root: Addr, bytes: u64, outcome: &Outcome) {
             if outcome.errno != 0 {
                 let errno = u64::from(outcome.errno);
                 let hook = u64::from(outcome.hook);
-                if report_io_end(io_end, errno, outcome.submitted, hook) != 0 {
-                    return;
-                }
+                // The bio itself follows: it can also hold pages whose blocks were written before
+                // and that are therefore in none of these extents.
+                report_io_end(io_end, errno, outcome.submitted, hook);
             } else if flag & IO_END_FAILED != 0 {
                 // A neighbour failed: this one reached the disk, but nothing will point at it.
                 return;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{cost::Mapping, report::Row, tracers};
-use crate::faults::{BLOCK, FaultDevice, Image, Marker, Rule};
+use crate::faults::{BLOCK, FaultDevice, FaultRule, Image, Marker};
 
 const MARKER: Marker = *b"page in a storm ";
 
@@ -54,10 +54,8 @@ impl Disk {
         let len = self.pages * BLOCK;
         fill(file, self.pages)?;
         let mapping = Mapping::new(file, len)?;
-        self.device.fail(vec![Rule::WritesWith {
-            marker: MARKER,
-            errno: libc::EIO,
-        }])?;
+        let rule = FaultRule::refuse(MARKER, libc::EIO, false);
+        self.device.fail(vec![rule])?;
         let begin = Instant::now();
         let first = mapping.sync();
         let took = begin.elapsed().as_secs_f64();

@@ -11,6 +11,7 @@ mod loop_device;
 mod rules;
 mod server;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -20,12 +21,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
-pub use rules::{Marker, Rule};
+pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
 
 use loop_device::LoopDevice;
-use server::{Answer, Command};
+use server::Command;
 
-pub use server::Header;
+pub use server::{Answer, Fate, Header};
 
 /// The longest a healthy server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +51,18 @@ pub fn private_mounts() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The disk at one moment.
+pub struct Snapshot {
+    /// Its bytes.
+    pub image: Image,
+    /// How the newest write of each tagged block ended.
+    pub fates: BTreeMap<Header, Fate>,
+    /// Requests that failed and also held blocks that were not tagged.
+    pub mixed: BTreeSet<u64>,
+    /// The newest write: equal numbers, equal disks.
+    pub newest: u64,
 }
 
 /// The disk.
@@ -113,36 +126,40 @@ impl FaultDevice {
         &self.image
     }
 
-    /// From now on requests fail by these rules. A failing write stores nothing.
-    pub fn fail(&mut self, rules: Vec<Rule>) -> Result<()> {
-        self.ask(&Command::Rules { rules, torn: false }).map(drop)
+    /// From now on requests fail by these rules and no others.
+    pub fn fail(&mut self, rules: Vec<FaultRule>) -> Result<()> {
+        self.ask(&Command::Rules(rules)).map(drop)
     }
 
-    /// From now on writes fail by these rules, but what comes before the first bad block of a
-    /// request is stored.
-    pub fn fail_torn(&mut self, rules: Vec<Rule>) -> Result<()> {
-        self.ask(&Command::Rules { rules, torn: true }).map(drop)
+    /// One more rule. What the others did until now.
+    pub fn add(&mut self, rule: FaultRule) -> Result<Answer> {
+        self.ask(&Command::Add(rule))
     }
 
-    /// Everything works again. Returns how many writes had failed.
-    pub fn heal(&mut self) -> Result<u64> {
-        let answer = self.ask(&Command::Rules {
-            rules: Vec::new(),
-            torn: false,
-        })?;
-        Ok(answer.failed_writes)
+    /// Everything works again. What the rules did until now.
+    pub fn heal(&mut self) -> Result<Answer> {
+        self.ask(&Command::Rules(Vec::new()))
     }
 
-    /// What a power cut right now would leave, and the blocks whose last write failed: the disk
-    /// may have them all the same.
-    pub fn snapshot(&mut self) -> Result<(Image, Vec<Header>)> {
-        let copy = Image::new(self.image.size())?;
+    /// What the rules did until now.
+    pub fn status(&mut self) -> Result<Answer> {
+        self.ask(&Command::Status)
+    }
+
+    /// What a power cut right now would leave, and what became of the writes of tagged blocks.
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        let image = Image::new(self.image.size())?;
         let answer = self.ask(&Command::Snapshot)?;
-        copy.copy_from(&self.saved)?;
-        Ok((copy, answer.refused))
+        image.copy_from(&self.saved)?;
+        Ok(Snapshot {
+            image,
+            fates: answer.fates.into_iter().collect(),
+            mixed: answer.mixed,
+            newest: answer.newest,
+        })
     }
 
-    /// Forgets which blocks were refused so far.
+    /// Forgets the fates of blocks so far.
     pub fn forget(&mut self) -> Result<()> {
         self.ask(&Command::Forget).map(drop)
     }

@@ -1,8 +1,8 @@
 //! The process behind the fault device: a FUSE file system with one file, `disk`, whose writes
-//! and reads fail by [`Rule`]. It has its own mount namespace and never touches the loop device or
+//! and reads fail by [`FaultRule`]. It has its own mount namespace and never touches the loop device or
 //! the file system under test, so it can always answer, and whoever waits for it wakes up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use fuser::{
 use serde::{Deserialize, Serialize};
 
 use super::image::{BLOCK, Image};
-use super::rules::{Rule, judge_read, judge_write};
+use super::rules::{FaultRule, RuleStatus, Rules};
 
 /// Name of the one file.
 pub const DISK: &str = "disk";
@@ -30,55 +30,87 @@ const LINGER: Duration = Duration::from_secs(20);
 /// The first bytes of a block: enough to know a page by.
 pub type Header = [u8; 32];
 
+/// Blocks that start with this are data of a program under test.
+pub const TAG: &[u8; 12] = b"msync-trace:";
+
+/// How the newest write of a tagged block ended, and when: writes are numbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// The device has it.
+    Written(u64),
+    /// The request failed; the device may have it all the same.
+    Refused(u64),
+}
+
 /// What the owner can ask for. Answered with one [`Answer`] each.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Command {
     /// Replaces the rules; none = healthy.
-    Rules {
-        /// The new rules.
-        rules: Vec<Rule>,
-        /// Whether a failing write stores the blocks before the first bad one.
-        torn: bool,
-    },
-    /// Copies the disk, between two requests, into the second image. The answer says which blocks
-    /// are refused at that moment.
+    Rules(Vec<FaultRule>),
+    /// One more rule.
+    Add(FaultRule),
+    /// Changes nothing.
+    Status,
+    /// Copies the disk, between two requests, into the second image. The answer has the fates of
+    /// that moment.
     Snapshot,
-    /// Forgets which blocks were refused.
+    /// Forgets the fates so far.
     Forget,
 }
 
 /// What the server says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Answer {
-    /// How many writes were failed since the rules before this command were set.
+    /// How many writes there were since the rules before this command were set.
+    pub writes: u64,
+    /// How many of them failed.
     pub failed_writes: u64,
-    /// How the blocks begin whose last write failed.
-    pub refused: Vec<Header>,
+    /// The number of the newest write: with an equal one, the disk is the same.
+    pub newest: u64,
+    /// The rules before this command.
+    pub rules: Vec<RuleStatus>,
+    /// The tagged blocks that were ever written, by how they begin.
+    pub fates: Vec<(Header, Fate)>,
+    /// Requests that failed and also held blocks that were not tagged.
+    pub mixed: BTreeSet<u64>,
     /// Why the command failed.
     pub error: Option<String>,
 }
 
 struct Disk {
     image: Arc<Image>,
-    rules: Vec<Rule>,
-    torn: bool,
+    rules: Rules,
+    writes: u64,
     failed_writes: u64,
-    refused: BTreeSet<Header>,
+    fates: BTreeMap<Header, Fate>,
+    mixed: BTreeSet<u64>,
+    /// The number of the newest write.
+    newest: u64,
     opened: u64,
 }
 
 impl Disk {
-    /// Remembers what the blocks of a request began with, until a request with them succeeds.
+    /// Remembers what became of the tagged blocks of a request.
     fn note(&mut self, bytes: &[u8], failed: bool) {
-        if !failed && self.refused.is_empty() {
-            return;
+        self.newest += 1;
+        let fate = match failed {
+            true => Fate::Refused(self.newest),
+            false => Fate::Written(self.newest),
+        };
+        for block in bytes.chunks(BLOCK) {
+            match block.first_chunk() {
+                Some(header) if block.starts_with(TAG) => drop(self.fates.insert(*header, fate)),
+                _ if failed => drop(self.mixed.insert(self.newest)),
+                _ => (),
+            }
         }
-        for header in bytes.chunks(BLOCK).filter_map(|block| block.first_chunk()) {
-            match failed {
-                true => self.refused.insert(*header),
-                false => self.refused.remove(header),
-            };
-        }
+    }
+
+    fn set_rules(&mut self, rules: Vec<FaultRule>) {
+        self.rules = Rules::default();
+        rules.into_iter().for_each(|rule| self.rules.add(rule));
+        self.writes = 0;
+        self.failed_writes = 0;
     }
 }
 
@@ -116,10 +148,12 @@ fn run(image: Image, snapshot: &Image, at: &Path, control: UnixStream) -> io::Re
     let image = Arc::new(image);
     let disk = Disk {
         image,
-        rules: Vec::new(),
-        torn: false,
+        rules: Rules::default(),
+        writes: 0,
         failed_writes: 0,
-        refused: BTreeSet::new(),
+        fates: BTreeMap::new(),
+        mixed: BTreeSet::new(),
+        newest: 0,
         opened: 0,
     };
     let shared = Arc::new(Shared {
@@ -144,49 +178,46 @@ fn run(image: Image, snapshot: &Image, at: &Path, control: UnixStream) -> io::Re
 /// it can be written and let go.
 fn obey(shared: &Shared, snapshot: &Image, control: UnixStream) -> io::Result<()> {
     let mut answers = control.try_clone()?;
-    answer(&mut answers, 0, Vec::new(), Ok(()))?;
+    send(&mut answers, &Answer::default())?;
     for line in BufReader::new(control).lines() {
         let Ok(line) = line else { break };
-        let mut disk = shared.disk();
-        let failed_writes = disk.failed_writes;
-        let mut refused = Vec::new();
-        let done = match serde_json::from_str(&line)? {
-            Command::Rules { rules, torn } => {
-                disk.rules = rules;
-                disk.torn = torn;
-                disk.failed_writes = 0;
-                Ok(())
-            }
-            Command::Snapshot => {
-                refused = disk.refused.iter().copied().collect();
-                snapshot.copy_from(&disk.image)
-            }
-            Command::Forget => {
-                disk.refused.clear();
-                Ok(())
-            }
-        };
-        drop(disk);
-        if answer(&mut answers, failed_writes, refused, done).is_err() {
+        let answer = follow(&mut shared.disk(), serde_json::from_str(&line)?, snapshot);
+        if send(&mut answers, &answer).is_err() {
             break;
         }
     }
-    shared.disk().rules.clear();
+    shared.disk().set_rules(Vec::new());
     Ok(())
 }
 
-fn answer(
-    to: &mut UnixStream,
-    failed_writes: u64,
-    refused: Vec<Header>,
-    done: io::Result<()>,
-) -> io::Result<()> {
-    let error = done.err().map(|error| error.to_string());
-    let mut line = serde_json::to_string(&Answer {
-        failed_writes,
-        refused,
-        error,
-    })?;
+fn follow(disk: &mut Disk, command: Command, snapshot: &Image) -> Answer {
+    let mut answer = Answer {
+        writes: disk.writes,
+        failed_writes: disk.failed_writes,
+        newest: disk.newest,
+        rules: disk.rules.status(),
+        ..Answer::default()
+    };
+    match command {
+        Command::Rules(rules) => disk.set_rules(rules),
+        Command::Add(rule) => disk.rules.add(rule),
+        Command::Status => (),
+        Command::Snapshot => {
+            answer.fates = disk.fates.clone().into_iter().collect();
+            answer.mixed = disk.mixed.clone();
+            let copied = snapshot.copy_from(&disk.image);
+            answer.error = copied.err().map(|error| error.to_string());
+        }
+        Command::Forget => {
+            disk.fates.clear();
+            disk.mixed.clear();
+        }
+    }
+    answer
+}
+
+fn send(to: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    let mut line = serde_json::to_string(answer)?;
     line.push('\n');
     to.write_all(line.as_bytes())
 }
@@ -280,11 +311,13 @@ impl Filesystem for FaultFile {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let verdict = self.0.disk().rules.read(offset, u64::from(size));
+        std::thread::sleep(verdict.delay);
+        if let Some(failure) = verdict.failure {
+            return reply.error(Errno::from_i32(failure.errno));
+        }
         let disk = self.0.disk();
         let size = u64::from(size).min(disk.image.size().saturating_sub(offset));
-        if let Some(errno) = judge_read(&disk.rules, offset, size) {
-            return reply.error(Errno::from_i32(errno));
-        }
         let mut bytes = vec![0; size as usize];
         match disk.image.read_at(&mut bytes, offset) {
             Ok(()) => reply.data(&bytes),
@@ -304,15 +337,17 @@ impl Filesystem for FaultFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // Without the lock: a command must not have to wait for a slow device.
+        let verdict = self.0.disk().rules.write(offset, bytes);
+        std::thread::sleep(verdict.delay);
         let mut disk = self.0.disk();
-        if let Some(failed) = judge_write(&disk.rules, offset, bytes) {
+        disk.writes += 1;
+        if let Some(failure) = verdict.failure {
             disk.failed_writes += 1;
             disk.note(bytes, true);
-            if disk.torn {
-                // If even this fails the request is failed all the same.
-                let _ = disk.image.write_at(&bytes[..failed.good_prefix], offset);
-            }
-            return reply.error(Errno::from_i32(failed.errno));
+            // If even this fails the request is failed all the same.
+            let _ = disk.image.write_at(&bytes[..failure.stored], offset);
+            return reply.error(Errno::from_i32(failure.errno));
         }
         match disk.image.write_at(bytes, offset) {
             Ok(()) => {

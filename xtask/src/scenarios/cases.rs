@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::program::{Ask, By, Open, Outcome, Program, Step};
 use super::volume::Kind;
 use super::world::{Claim, Skip, Told, Truth, World};
-use crate::faults::{BLOCK, Rule};
+use crate::faults::{Access, BLOCK, Effect, FaultRule, Place};
 
 /// A story and where it can happen.
 pub struct Scenario {
@@ -246,11 +246,14 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
         .image()
         .read_at(&mut bitmap, BLOCK as u64)?;
     let start = u64::from(u32::from_le_bytes(bitmap)) * BLOCK as u64;
-    let unreadable = Rule::ReadsIn {
-        start,
-        end: start + BLOCK as u64,
-        errno: libc::EIO,
-    };
+    let unreadable = FaultRule::new(
+        Access::Read,
+        Place::Bytes(start..start + BLOCK as u64),
+        Effect::Fail {
+            errno: libc::EIO,
+            torn: false,
+        },
+    );
     world.volume.device.fail(vec![unreadable])?;
     world.volume.mount("")?;
     let mut victim = world.program("victim")?;

@@ -3,13 +3,13 @@
 
 mod cases;
 mod io_uring;
-mod page;
-mod program;
+pub mod page;
+pub mod program;
 mod steps;
-mod tool;
-mod verdict;
-mod volume;
-mod world;
+pub mod tool;
+pub mod verdict;
+pub mod volume;
+pub mod world;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

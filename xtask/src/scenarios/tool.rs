@@ -156,6 +156,18 @@ impl Running {
         said
     }
 
+    /// Takes what it has said so far, so that it never waits for us.
+    pub fn listen(&mut self) -> Result<()> {
+        loop {
+            let mut waiting: libc::c_int = 0;
+            // SAFETY: waiting is a valid place for the result.
+            unsafe { libc::ioctl(self.stdout.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+            if waiting == 0 || !self.read_some(Instant::now() + STOP)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Ctrl-C, then everything it still has to say.
     pub fn stop(mut self) -> Result<Report> {
         // SAFETY: our own child, not yet waited for.

@@ -173,7 +173,7 @@ pub fn whole_run(report: &Report, any_loss: bool) -> Result<()> {
 }
 
 /// `4-7,9`
-fn list(pages: &BTreeSet<u64>) -> String {
+pub fn list(pages: &BTreeSet<u64>) -> String {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for page in pages {
         match runs.last_mut() {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use super::page::{DOOMED, Memory};
 use super::program::{Outcome, Program};
 use super::volume::{Kind, Volume};
-use crate::faults::{BLOCK, Header, Image, Rule};
+use crate::faults::{BLOCK, Fate, FaultRule, Snapshot};
 
 /// Who must have been told, in the words of the tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,8 +127,7 @@ pub struct Point {
     pub truth: Truth,
     /// The file.
     pub path: PathBuf,
-    refused: Vec<Header>,
-    image: Image,
+    disk: Snapshot,
     memory: Memory,
 }
 
@@ -183,23 +182,19 @@ impl<'a> World<'a> {
 
     /// From now on writes of doomed pages fail.
     pub fn fail(&mut self, errno: i32) -> Result<()> {
-        self.volume.device.fail(vec![Rule::WritesWith {
-            marker: DOOMED,
-            errno,
-        }])
+        let rule = FaultRule::refuse(DOOMED, errno, false);
+        self.volume.device.fail(vec![rule])
     }
 
     /// As [`World::fail`], but the good blocks before the first doomed one are stored.
     pub fn fail_torn(&mut self, errno: i32) -> Result<()> {
-        self.volume.device.fail_torn(vec![Rule::WritesWith {
-            marker: DOOMED,
-            errno,
-        }])
+        let rule = FaultRule::refuse(DOOMED, errno, true);
+        self.volume.device.fail(vec![rule])
     }
 
     /// The device works again; something must have failed before.
     pub fn heal(&mut self) -> Result<()> {
-        match self.volume.device.heal()? {
+        match self.volume.device.heal()?.failed_writes {
             0 => bail!("the device was never asked to write a doomed page"),
             writes => self.note(format!("{writes} failed writes")),
         }
@@ -250,14 +245,13 @@ impl<'a> World<'a> {
 
     /// This moment must turn out as `truth` says.
     pub fn point(&mut self, truth: Truth) -> Result<()> {
-        let (image, refused) = self.volume.device.snapshot()?;
+        let disk = self.volume.device.snapshot()?;
         let memory = self.memory.borrow().clone();
         let path = self.directory.join(truth.file());
         self.points.push(Point {
             truth,
             path,
-            refused,
-            image,
+            disk,
             memory,
         });
         Ok(())
@@ -285,7 +279,10 @@ impl Point {
     pub fn refused_pages(&self) -> BTreeSet<u64> {
         let owed = self.memory.pages(self.truth.file());
         owed.into_iter()
-            .filter(|(page, stamp)| self.refused.contains(&stamp.header(*page)))
+            .filter(|(page, stamp)| {
+                let fate = self.disk.fates.get(&stamp.header(*page));
+                matches!(fate, Some(Fate::Refused(_)))
+            })
             .map(|(page, _)| page)
             .collect()
     }
@@ -294,7 +291,7 @@ impl Point {
     pub fn lost_pages(&self, volume: &mut Volume) -> Result<BTreeSet<u64>> {
         let file = self.truth.file();
         volume
-            .revive(&self.image)
+            .revive(&self.disk.image)
             .context("mount what a power cut would leave")?;
         let owed = self.memory.pages(file);
         let on_disk = match std::fs::File::open(&self.path) {

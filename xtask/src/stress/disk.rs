@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::faults::{BLOCK, FaultDevice, Image, Marker, Rule};
+use crate::faults::{BLOCK, FaultDevice, FaultRule, Image, Marker};
 
 /// What every page holds that must fail.
 const MARKER: Marker = *b"page in trouble ";
@@ -77,10 +77,8 @@ impl Disk {
 
     /// From now on every page that was made by [`spoil`] fails.
     pub fn fail(&mut self) -> Result<()> {
-        self.device.fail(vec![Rule::WritesWith {
-            marker: MARKER,
-            errno: libc::EIO,
-        }])
+        self.device
+            .fail(vec![FaultRule::refuse(MARKER, libc::EIO, false)])
     }
 
     /// From now on nothing fails.
