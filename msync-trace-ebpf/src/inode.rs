@@ -163,6 +163,15 @@ pub fn note_recorded(key: &InodeKey, window: u64) -> bool {
     now().wrapping_sub(state.page_exact_at) < window
 }
 
+/// Notes that the inode in memory is another one than the one whose error was recorded.
+#[inline(always)]
+pub fn note_read_anew(key: &InodeKey) {
+    if let Some(state) = FAILED.get_ptr_mut(key) {
+        // SAFETY: see `follow`.
+        unsafe { (*state).recorded = 0 };
+    }
+}
+
 /// Names of the filesystem of an inode. A function of its own: its stack ends with it.
 #[inline(never)]
 pub fn describe(inode: Addr, into: &mut FileSystem) {

@@ -10,7 +10,7 @@ use super::hook;
 use crate::{
     bio::bytes_of_folio,
     emit::{gone, page_event, range_event},
-    inode::{host_of, key_of, tracked},
+    inode::{host_of, key_of, note_read_anew, tracked},
     kread::{Addr, argument, read},
     maps::{any_tracked, layout},
 };
@@ -99,9 +99,16 @@ fn dirtied(ctx: RawTracePointContext) -> u32 {
     let Some(inode) = host_of(mapping) else {
         return 0;
     };
-    let Some((key, _)) = tracked(inode) else {
+    let Some((key, state)) = tracked(inode) else {
         return 0;
     };
+    let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
+    if recorded == 0 && state.recorded != 0 {
+        // The inode was read anew since its error was recorded: what was in memory then is gone,
+        // and what becomes dirty now is something else.
+        gone(KIND_GONE, hook::DIRTY, &key, 1);
+        note_read_anew(&key);
+    }
     if let Some((_, start, end)) = bytes_of_folio(ctx.arg(0)) {
         page_event(KIND_REDIRTIED, hook::DIRTY, &key, start, end);
     }
