@@ -143,6 +143,54 @@ const VMA: &[&str] = &[
     "vma_pgoff",
     "regs_di",
 ];
+const NFS_INODE: &[&str] = &[
+    "nfs_inode_first",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+];
+const NFS_REQUEST: &[&str] = &[
+    "nfs_request_first",
+    "nfs_page_folio",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+    "folio_mapping",
+    "page_compound_head",
+];
+const NFS_DONE: &[&str] = &[
+    "nfs_page_folio",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+    "folio_mapping",
+    "page_compound_head",
+];
+const FUSE_WRITE: &[&str] = &[
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_REQUEST: &[&str] = &[
+    "fuse_req_args",
+    "fuse_req_error",
+    "fuse_args_end",
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_SEND: &[&str] = &[
+    "fuse_mount_fc",
+    "fuse_conn_connected",
+    "fuse_args_end",
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_BROKEN: &[&str] = &["sb_fs_info", "fuse_mount_fc", "fuse_conn_connected"];
 const FOLIO: &[&str] = &["folio_mapping", "folio_index"];
 const ORDERED: &[&str] = &[
     "oe_file_offset",
@@ -298,6 +346,85 @@ pub const HOOKS: &[Hook] = &[
                 "end_bio_extent_writepage",
                 "btrfs",
                 &["bbio_bio", "bio_status"],
+            ),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "nfs.send",
+        purpose: "an NFS write could not be sent",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_write_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_write_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that were not sent"),
+    },
+    Hook {
+        name: "nfs.write",
+        purpose: "an NFS server refused a write, or did not answer",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_comp_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_comp_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that the server refused"),
+    },
+    Hook {
+        name: "nfs.commit",
+        purpose: "an NFS server could not commit what it had taken",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_commit_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_commit_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that were not committed"),
+    },
+    Hook {
+        name: "nfs.done",
+        purpose: "an NFS write was written and committed, after it had failed before",
+        ways: &[kprobe(
+            "nfs_done",
+            "nfs_inode_remove_request",
+            "nfs",
+            NFS_DONE,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "fuse.write",
+        purpose: "a FUSE server wrote pages, or refused them",
+        ways: &[
+            tracepoint("fuse_request_end", "fuse_request_end", "fuse", FUSE_REQUEST),
+            kprobe("fuse_write_end", "fuse_writepage_end", "fuse", FUSE_WRITE),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "fuse.send",
+        purpose: "FUSE pages are dropped because the server is gone",
+        ways: &[
+            fentry("fuse_send_fentry", "fuse_simple_background", FUSE_SEND),
+            kprobe(
+                "fuse_send_kprobe",
+                "fuse_simple_background",
+                "fuse",
+                FUSE_SEND,
+            ),
+            tracepoint(
+                "fuse_writeback_folio",
+                "iomap_writeback_folio",
+                "",
+                FUSE_BROKEN,
             ),
         ],
         all_ways: false,
@@ -575,7 +702,8 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// Functions at the end of page-cache bios (`bi_end_io`), and what their bio tells.
+/// Functions at the end of page-cache bios (`bi_end_io`) and of FUSE requests (`fuse_args.end`), and
+/// what they tell.
 pub const END_IO: &[(&str, u32)] = &[
     ("end_bio_bh_io_sync", abi::OWNER_PAGES),
     ("bh_end_async_write", abi::OWNER_PAGES),
@@ -592,4 +720,5 @@ pub const END_IO: &[(&str, u32)] = &[
     ("btrfs_clone_write_end_io", abi::OWNER_BTRFS),
     ("btrfs_end_bio", abi::OWNER_BTRFS),
     ("bio_chain_endio", abi::OWNER_CHAIN),
+    ("fuse_writepage_end", abi::OWNER_FUSE),
 ];

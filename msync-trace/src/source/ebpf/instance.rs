@@ -725,6 +725,7 @@ fn tier_3_substitute(hook: &str) -> &'static str {
         }
         "inode.gone" => "inode.gone.fs sees ext4, XFS and btrfs",
         "xfs.map" => "errseq.recorded sees the inode, not the bytes",
+        "nfs.done" => "NFS writes that succeed later are not seen in tier 3",
         "direct.write" => "O_DIRECT writes are not seen in tier 3",
         _ => "sync.exit sees it at the exit of the system call",
     }
@@ -740,6 +741,10 @@ fn is_absent(layout: &abi::Layout, field: &str) -> bool {
         "mpage_next" => layout.mpage_next,
         "xfs_inode_vnode" => layout.xfs_inode_vnode,
         "oe_inode" => layout.oe_inode,
+        "nfs_inode_first" => layout.nfs_inode_first,
+        "nfs_request_first" => layout.nfs_request_first,
+        "fuse_req_args" => layout.fuse_req_args,
+        "fuse_conn_connected" => layout.fuse_conn_connected,
         _ => return false,
     };
     value == abi::ABSENT
