@@ -8,6 +8,7 @@
 
 mod image;
 mod loop_device;
+mod passthrough;
 mod rules;
 mod server;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
+pub use passthrough::Passthrough;
 pub use rules::{Marker, Rule};
 
 use loop_device::LoopDevice;

@@ -3,6 +3,7 @@
 
 mod cases;
 mod io_uring;
+mod knfsd;
 mod page;
 mod program;
 mod steps;
@@ -25,7 +26,7 @@ use world::{Skip, World};
 /// disk has.
 #[derive(Debug, clap::Args)]
 pub struct ScenariosArgs {
-    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs.
+    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs, nfs3, nfs4, fuse.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     fs: Vec<Kind>,
     /// How the tool has to attach.
@@ -126,7 +127,7 @@ impl ScenariosArgs {
             let mut early = tool
                 .as_ref()
                 .filter(|_| self.modules_later)
-                .map(|tool| tool.start_before_module(kind.fs_type()));
+                .map(|tool| tool.start_before_module(kind.module()));
             let mut volume = Volume::new(kind, scratch.path());
             let mut groups: Vec<Vec<&Scenario>> = Vec::new();
             for scenario in chosen(kind) {

@@ -361,6 +361,10 @@ impl Instance {
         if let Some((way, state)) = done {
             return status(way.target, state);
         }
+        if let Some(module) = waits.filter(|_| !kernel::has_modules()) {
+            let reason = format!("this kernel was built without {module}");
+            return status(first, HookState::NotNeeded(reason));
+        }
         if let Some(module) = waits {
             return status(first, HookState::WaitsForModule(module.to_owned()));
         }
