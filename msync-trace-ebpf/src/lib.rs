@@ -454,6 +454,28 @@ wire! {
         pub nfs_page_offset: u32,
         /// `nfs_page.wb_bytes` (u32).
         pub nfs_page_bytes: u32,
+        /// `nfs_page.wb_verf` (8 bytes).
+        pub nfs_page_verf: u32,
+        /// `rpc_task.tk_status` (int).
+        pub rpc_task_status: u32,
+        /// `nfs_pgio_header.inode`.
+        pub nfs_header_inode: u32,
+        /// `nfs_pgio_header.args.offset` (u64).
+        pub nfs_header_offset: u32,
+        /// `nfs_pgio_header.res.count`, its low 32 bits (a WRITE is smaller).
+        pub nfs_header_count: u32,
+        /// `nfs_pgio_header.res.verf`.
+        pub nfs_header_verf: u32,
+        /// `nfs_writeverf.committed` (enum).
+        pub nfs_verf_committed: u32,
+        /// `nfs_writeverf.verifier` (8 bytes).
+        pub nfs_verf_verifier: u32,
+        /// `nfs_commit_data.inode`.
+        pub nfs_commit_inode: u32,
+        /// `nfs_commit_data.pages` (list_head).
+        pub nfs_commit_pages: u32,
+        /// `nfs_commit_data.res.verf`.
+        pub nfs_commit_verf: u32,
         /// 1 where the tracepoints of NFS write errors begin with the request (5.10), [`ABSENT`]
         /// where with the inode.
         pub nfs_request_first: u32,

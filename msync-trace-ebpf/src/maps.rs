@@ -22,11 +22,6 @@ pub static CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8_192, 0);
 #[map]
 pub static EXT4_DISCARDS: LruHashMap<u64, Ext4Discard> = LruHashMap::with_max_entries(4_096, 0);
 
-/// NFS: the request whose failure the thread just reported. It is about to take it off the inode,
-/// as it does with one that succeeded.
-#[map]
-pub static NFS_FAILED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4_096, 0);
-
 /// Whose a bio is: address of its `bi_end_io` to one of the ABI's `OWNER_` numbers. What is not in
 /// it is no write of the page cache: `O_DIRECT`, a clone of a stacked device, metadata ...
 #[map]

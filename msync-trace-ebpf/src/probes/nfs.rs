@@ -1,17 +1,14 @@
 //! NFS client: the server refuses a WRITE or a COMMIT, or does not answer on a soft mount. One
 //! `nfs_page` is one run of bytes within a page or folio.
 
-use aya_ebpf::{
-    macros::{kprobe, raw_tracepoint},
-    programs::{ProbeContext, RawTracePointContext},
-};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::hook;
 use crate::{
     bio::{Outcome, head_of, report_range},
-    inode::host_of,
-    kread::{Addr, pid_tgid, read, read_ptr},
-    maps::{NFS_FAILED, any_tracked, layout},
+    inode::{host_of, tracked},
+    kread::{Addr, read, read_ptr},
+    maps::{any_tracked, count, layout},
 };
 
 const PAGE_MASK: u64 = 4095;
@@ -40,9 +37,6 @@ fn bytes_of(request: Addr) -> Option<(u64, u64)> {
 /// A request failed for good.
 #[inline(always)]
 fn failed(inode: Addr, request: Addr, error: i32) {
-    // Without room the request counts as written when it is taken off: the entry is the thread's
-    // own and the oldest ones make room.
-    let _ = NFS_FAILED.insert(&pid_tgid(), &request, 0);
     let Some((start, end)) = bytes_of(request) else {
         return;
     };
@@ -79,31 +73,16 @@ fn nfs_failed_request(ctx: RawTracePointContext) -> u32 {
     0
 }
 
-/// `static void nfs_inode_remove_request(struct nfs_page *req)` (fs/nfs/write.c), all supported
-/// kernels: a request is done, written and committed or failed just before on this thread. What
-/// covers a page only in part does not recover it.
-#[kprobe]
-fn nfs_done(ctx: ProbeContext) -> u32 {
-    if !any_tracked() {
-        return 0;
-    }
-    let request: u64 = ctx.arg(0).unwrap_or(0);
-    let thread = pid_tgid();
-    // SAFETY: the entry belongs to this thread alone.
-    if unsafe { NFS_FAILED.get(&thread) }.copied() == Some(request) {
-        let _ = NFS_FAILED.remove(&thread);
-        return 0;
-    }
-    let Some(inode) = inode_of(request) else {
-        return 0;
-    };
-    let Some((start, end)) = bytes_of(request) else {
-        return 0;
-    };
+/// `NFS_FILE_SYNC` (include/uapi/linux/nfs.h): the server wrote it to its disk already.
+const FILE_SYNC: u32 = 2;
+
+/// Bytes reached the server's disk. What covers a page only in part does not recover it.
+#[inline(always)]
+fn written(inode: Addr, start: u64, len: u64) {
     let size: u64 = read(inode, layout!(inode_size)).unwrap_or(u64::MAX);
-    let end = if end < size { end } else { end + PAGE_MASK };
+    let end = start + len;
+    let end = if end < size { end } else { end + PAGE_MASK } & !PAGE_MASK;
     let first = (start + PAGE_MASK) & !PAGE_MASK;
-    let end = end & !PAGE_MASK;
     if first < end {
         let outcome = Outcome {
             errno: 0,
@@ -112,5 +91,92 @@ fn nfs_done(ctx: ProbeContext) -> u32 {
         };
         report_range(inode, first, end, &outcome);
     }
+}
+
+#[inline(always)]
+fn succeeded(task: Addr) -> bool {
+    read::<i32>(task, layout!(rpc_task_status)).unwrap_or(-1) >= 0
+}
+
+/// `TP_PROTO(const struct rpc_task *task, const struct nfs_pgio_header *hdr)` of
+/// `nfs_writeback_done`, all supported kernels: a WRITE was answered, O_DIRECT ones too.
+#[raw_tracepoint(tracepoint = "nfs_writeback_done")]
+fn nfs_written(ctx: RawTracePointContext) -> u32 {
+    if !any_tracked() {
+        return 0;
+    }
+    let header: u64 = ctx.arg(1);
+    let verifier = read_ptr(header, layout!(nfs_header_verf)).unwrap_or(0);
+    let committed: u32 = read(verifier, layout!(nfs_verf_committed)).unwrap_or(0);
+    if !succeeded(ctx.arg(0)) || committed != FILE_SYNC {
+        return 0;
+    }
+    if let Some(inode) = read_ptr(header, layout!(nfs_header_inode))
+        && tracked(inode).is_some()
+    {
+        let start: u64 = read(header, layout!(nfs_header_offset)).unwrap_or(0);
+        let count: u32 = read(header, layout!(nfs_header_count)).unwrap_or(0);
+        written(inode, start, u64::from(count));
+    }
     0
+}
+
+/// Requests of one COMMIT looked at: [`STRIDES`] times [`STRIDE`].
+const STRIDES: usize = 64;
+const STRIDE: usize = 64;
+
+/// `TP_PROTO(const struct rpc_task *task, const struct nfs_commit_data *data)` of
+/// `nfs_commit_done`, all supported kernels: a COMMIT was answered. What the server took under
+/// another verifier it has forgotten; it will be sent again.
+#[raw_tracepoint(tracepoint = "nfs_commit_done")]
+fn nfs_committed(ctx: RawTracePointContext) -> u32 {
+    if !any_tracked() || !succeeded(ctx.arg(0)) {
+        return 0;
+    }
+    let data: u64 = ctx.arg(1);
+    let Some(inode) = read_ptr(data, layout!(nfs_commit_inode)) else {
+        return 0;
+    };
+    if tracked(inode).is_none() {
+        return 0;
+    }
+    let verifier = read_ptr(data, layout!(nfs_commit_verf)).unwrap_or(0);
+    let verifier: u64 = read(verifier, layout!(nfs_verf_verifier)).unwrap_or(0);
+    let head = data + u64::from(layout!(nfs_commit_pages));
+    let mut node: u64 = read(head, 0).unwrap_or(0);
+    for _ in 0..STRIDES {
+        node = commit_stride(node, head, inode, verifier);
+    }
+    if node != 0 {
+        count(|counters| &mut counters.walk_limit);
+    }
+    0
+}
+
+/// Reports [`STRIDE`] requests of a COMMIT; gives the next, 0 at the end. A global function, which
+/// the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn commit_stride(node: u64, head: u64, inode: u64, verifier: u64) -> u64 {
+    let mut node = node;
+    for _ in 0..STRIDE {
+        node = commit_request(node, head, inode, verifier);
+    }
+    node
+}
+
+/// See [`commit_stride`]: one request. `nfs_page.wb_list` is its first member.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn commit_request(node: u64, head: u64, inode: u64, verifier: u64) -> u64 {
+    if node == 0 || node == head {
+        return 0;
+    }
+    let taken_under: u64 = read(node, layout!(nfs_page_verf)).unwrap_or(0);
+    if taken_under == verifier
+        && let Some((start, end)) = bytes_of(node)
+    {
+        written(inode, start, end - start);
+    }
+    read(node, 0).unwrap_or(0)
 }

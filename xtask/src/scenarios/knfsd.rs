@@ -30,6 +30,7 @@ pub struct Knfsd {
     folder: PathBuf,
     control: PathBuf,
     helper: libc::pid_t,
+    serving: bool,
 }
 
 impl Knfsd {
@@ -61,6 +62,7 @@ impl Knfsd {
             folder: folder.to_owned(),
             control: control.to_owned(),
             helper,
+            serving: false,
         };
         match mounted {
             0 => Ok(server),
@@ -68,8 +70,12 @@ impl Knfsd {
         }
     }
 
-    /// Exports the folder and serves.
-    pub fn start(&self) -> Result<()> {
+    /// Exports the folder. The server begins at the first time: its state of version 4 takes
+    /// seconds to be built.
+    pub fn start(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.serving, true) {
+            return self.export(0);
+        }
         // The shortest that the server takes: nobody has anything to reclaim.
         for time in ["nfsv4leasetime", "nfsv4gracetime"] {
             let _ = self.tell(time, "10");
@@ -108,9 +114,8 @@ impl Knfsd {
         Ok(())
     }
 
-    /// Serves no more, and lets go of the folder.
+    /// Lets go of the folder.
     pub fn stop(&self) -> Result<()> {
-        self.tell("threads", "0")?;
         self.flush()
     }
 
@@ -124,6 +129,7 @@ impl Knfsd {
 impl Drop for Knfsd {
     fn drop(&mut self) {
         let _ = self.stop();
+        let _ = self.tell("threads", "0");
         if let Ok(at) = c_string(&self.control) {
             // SAFETY: a C string that outlives the call.
             unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };

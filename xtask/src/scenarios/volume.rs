@@ -264,7 +264,8 @@ impl Volume {
             }
             _ => return Ok(()),
         };
-        self.knfsd()?.start()?;
+        let server = self.nfs.as_mut().context("no NFS server here")?;
+        server.start()?;
         let (source, options) = mount_data(version);
         self.serving = Some(Serving::Nfs);
         mount(&source, &self.at, self.kind.fs_type(), &options)

@@ -158,13 +158,24 @@ const NFS_REQUEST: &[&str] = &[
     "folio_mapping",
     "page_compound_head",
 ];
-const NFS_DONE: &[&str] = &[
-    "nfs_page_folio",
+const NFS_WRITTEN: &[&str] = &[
+    "rpc_task_status",
+    "nfs_header_inode",
+    "nfs_header_offset",
+    "nfs_header_count",
+    "nfs_header_verf",
+    "nfs_verf_committed",
+];
+const NFS_COMMITTED: &[&str] = &[
+    "rpc_task_status",
     "nfs_page_index",
     "nfs_page_offset",
     "nfs_page_bytes",
-    "folio_mapping",
-    "page_compound_head",
+    "nfs_page_verf",
+    "nfs_commit_inode",
+    "nfs_commit_pages",
+    "nfs_commit_verf",
+    "nfs_verf_verifier",
 ];
 const FUSE_WRITE: &[&str] = &[
     "fuse_write_args",
@@ -386,17 +397,30 @@ pub const HOOKS: &[Hook] = &[
         without: Some("byte ranges of NFS writes that were not committed"),
     },
     Hook {
-        name: "nfs.done",
-        purpose: "an NFS write was written and committed, after it had failed before",
-        ways: &[kprobe(
-            "nfs_done",
-            "nfs_inode_remove_request",
+        name: "nfs.written",
+        purpose: "an NFS server wrote bytes that had failed before",
+        ways: &[tracepoint(
+            "nfs_written",
+            "nfs_writeback_done",
             "nfs",
-            NFS_DONE,
+            NFS_WRITTEN,
         )],
         all_ways: false,
         when: When::Always,
-        without: None,
+        without: Some("NFS writes that succeed later: they may be reported as lost"),
+    },
+    Hook {
+        name: "nfs.committed",
+        purpose: "an NFS server committed bytes that had failed before",
+        ways: &[tracepoint(
+            "nfs_committed",
+            "nfs_commit_done",
+            "nfs",
+            NFS_COMMITTED,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("NFS writes that succeed later: they may be reported as lost"),
     },
     Hook {
         name: "fuse.write",

@@ -729,7 +729,6 @@ fn tier_3_substitute(hook: &str) -> &'static str {
         }
         "inode.gone" => "inode.gone.fs sees ext4, XFS and btrfs",
         "xfs.map" => "errseq.recorded sees the inode, not the bytes",
-        "nfs.done" => "NFS writes that succeed later are not seen in tier 3",
         "direct.write" => "O_DIRECT writes are not seen in tier 3",
         _ => "sync.exit sees it at the exit of the system call",
     }

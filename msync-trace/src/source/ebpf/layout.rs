@@ -72,6 +72,7 @@ mod v5_10 {
     pub const NFS_PAGE_INDEX: u32 = 32;
     pub const NFS_PAGE_OFFSET: u32 = 40;
     pub const NFS_PAGE_BYTES: u32 = 48;
+    pub const NFS_PAGE_VERF: u32 = 64;
     pub const FUSE_WRITE_ARGS: u32 = 56;
     pub const FUSE_WRITE_OFFSET: u32 = 8;
     pub const FUSE_WRITE_SIZE: u32 = 16;
@@ -412,14 +413,30 @@ fn ext4(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
 
 /// NFS: requests to write.
 fn nfs(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
-    use Expect::{Int, Ptr};
+    use Expect::{Any, Int, Ptr};
     layout.nfs_inode_first = if old { ABSENT } else { 1 };
     layout.nfs_request_first = if old { 1 } else { ABSENT };
+    // Types that the kernel itself mentions: 5.10 has these too.
+    const HEADER: &str = "nfs_pgio_header";
+    const COMMIT: &str = "nfs_commit_data";
+    const VERF: &str = "nfs_writeverf";
+    let mut find = |field, of, path, expect| r.module(field, "nfs", &[(of, path)], expect);
+    layout.rpc_task_status = find("rpc_task_status", "rpc_task", "tk_status", Int(4));
+    layout.nfs_header_inode = find("nfs_header_inode", HEADER, "inode", Ptr);
+    layout.nfs_header_offset = find("nfs_header_offset", HEADER, "args.offset", Int(8));
+    layout.nfs_header_count = find("nfs_header_count", HEADER, "res.count", Any);
+    layout.nfs_header_verf = find("nfs_header_verf", HEADER, "res.verf", Ptr);
+    layout.nfs_verf_committed = find("nfs_verf_committed", VERF, "committed", Any);
+    layout.nfs_verf_verifier = find("nfs_verf_verifier", VERF, "verifier", Any);
+    layout.nfs_commit_inode = find("nfs_commit_inode", COMMIT, "inode", Ptr);
+    layout.nfs_commit_pages = find("nfs_commit_pages", COMMIT, "pages", Any);
+    layout.nfs_commit_verf = find("nfs_commit_verf", COMMIT, "res.verf", Ptr);
     if old {
         layout.nfs_page_folio = v5_10::NFS_PAGE_PAGE;
         layout.nfs_page_index = v5_10::NFS_PAGE_INDEX;
         layout.nfs_page_offset = v5_10::NFS_PAGE_OFFSET;
         layout.nfs_page_bytes = v5_10::NFS_PAGE_BYTES;
+        layout.nfs_page_verf = v5_10::NFS_PAGE_VERF;
         return;
     }
     const PAGE: &str = "nfs_page";
@@ -431,6 +448,7 @@ fn nfs(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
     );
     layout.nfs_page_index = find("nfs_page_index", &[(PAGE, "wb_index")], Int(8));
     layout.nfs_page_offset = find("nfs_page_offset", &[(PAGE, "wb_offset")], Int(4));
+    layout.nfs_page_verf = find("nfs_page_verf", &[(PAGE, "wb_verf")], Any);
     layout.nfs_page_bytes = find("nfs_page_bytes", &[(PAGE, "wb_bytes")], Int(4));
 }
 
