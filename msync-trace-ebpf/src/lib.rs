@@ -497,7 +497,9 @@ wire! {
         pub fuse_req_error: u32,
         /// `fuse_mount.fc`.
         pub fuse_mount_fc: u32,
-        /// `fuse_conn.connected` (unsigned).
+        /// `fuse_conn.chan`, 7.2 and later.
+        pub fuse_conn_chan: u32,
+        /// `fuse_conn.connected` (unsigned), `fuse_chan.connected` where there is a `fuse_conn.chan`.
         pub fuse_conn_connected: u32,
     }
 

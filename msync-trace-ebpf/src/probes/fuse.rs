@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::{fentry, kprobe, raw_tracepoint},
     programs::{FEntryContext, ProbeContext, RawTracePointContext},
 };
-use msync_trace_ebpf::OWNER_FUSE;
+use msync_trace_ebpf::{ABSENT, OWNER_FUSE};
 
 use super::hook;
 use crate::{
@@ -90,8 +90,13 @@ fn fuse_write_end(ctx: ProbeContext) -> u32 {
 /// Whether the server of a `struct fuse_mount` is gone.
 #[inline(always)]
 fn is_broken(mount: Addr) -> bool {
-    let connection = read_ptr(mount, layout!(fuse_mount_fc));
-    connection.and_then(|fc| read::<u32>(fc, layout!(fuse_conn_connected))) == Some(0)
+    let Some(mut connection) = read_ptr(mount, layout!(fuse_mount_fc)) else {
+        return false;
+    };
+    if layout!(fuse_conn_chan) != ABSENT {
+        connection = read_ptr(connection, layout!(fuse_conn_chan)).unwrap_or(0);
+    }
+    read::<u32>(connection, layout!(fuse_conn_connected)) == Some(0)
 }
 
 /// `int fuse_simple_background(struct fuse_mount *fm, struct fuse_args *args, gfp_t gfp_flags)`

@@ -19,7 +19,7 @@ use anyhow::{Result, bail};
 
 use cases::{Scenario, scenarios};
 use tool::{Running, Tool};
-use volume::{Kind, Volume};
+use volume::{Kind, Sight, Volume};
 use world::{Skip, World};
 
 /// Loses data on purpose on a scratch disk and compares what msync-trace reports with what the
@@ -92,6 +92,7 @@ impl ScenariosArgs {
             scenarios()
                 .iter()
                 .filter(move |s| s.runs_on(kind) && s.name.contains(&self.only))
+                .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
         };
         if self.list {
             for kind in kinds {
@@ -128,7 +129,7 @@ impl ScenariosArgs {
                 .as_ref()
                 .filter(|_| self.modules_later)
                 .map(|tool| tool.start_before_module(kind.module()));
-            let mut volume = Volume::new(kind, scratch.path());
+            let mut volume = Volume::new(kind, Sight::of(kind, &self.tier), scratch.path());
             let mut groups: Vec<Vec<&Scenario>> = Vec::new();
             for scenario in chosen(kind) {
                 match groups
@@ -233,7 +234,7 @@ fn play(
                     notes.push(report.transcript.clone());
                 }
                 let incidents = report.incidents_below(&volume.path().join(name));
-                verdict::hold_to_account(volume.kind, &losses, &incidents, &mut notes)?;
+                verdict::hold_to_account(volume, &losses, &incidents, &mut notes)?;
                 if all_known {
                     verdict::whole_run(report, any_loss)
                 } else {

@@ -141,10 +141,41 @@ enum Serving {
     Fuse(Passthrough),
 }
 
+/// What the tool can see of a file system here: docs/limits.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Which bytes failed; otherwise only that some did.
+    pub ranges: bool,
+    /// That a FUSE server was gone when pages were to be written.
+    pub dead_server: bool,
+}
+
+impl Sight {
+    /// On this kernel, with the tool's `--tier`.
+    pub fn of(kind: Kind, tier: &str) -> Sight {
+        let limited = kind == Kind::Fuse && tier == "tracepoint";
+        let version = kernel_version();
+        Sight {
+            ranges: !limited || version >= (6, 12),
+            dead_server: !limited || version >= (6, 18),
+        }
+    }
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// A disk with a file system that can be put back to the day it was made.
 pub struct Volume {
     /// Which file system.
     pub kind: Kind,
+    /// What the tool can see of it.
+    pub sight: Sight,
     /// The disk.
     pub device: FaultDevice,
     pristine: Image,
@@ -161,7 +192,7 @@ pub struct Volume {
 impl Volume {
     /// Makes the file system; `scratch` is a directory of ours. No mkfs or no support in this
     /// kernel is a [`Skip`].
-    pub fn new(kind: Kind, scratch: &Path) -> Result<Volume> {
+    pub fn new(kind: Kind, sight: Sight, scratch: &Path) -> Result<Volume> {
         for fs_type in [kind.fs_type(), kind.disk_type()] {
             if !kernel_knows(fs_type) {
                 bail!(Skip(format!("this kernel has no {fs_type}")));
@@ -197,6 +228,7 @@ impl Volume {
         let device = FaultDevice::new(kind.size(), &fuse)?;
         Ok(Volume {
             kind,
+            sight,
             device,
             pristine,
             at,

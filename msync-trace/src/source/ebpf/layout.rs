@@ -462,6 +462,7 @@ fn fuse(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
         layout.fuse_write_inode = v5_10::FUSE_WRITE_INODE;
         layout.fuse_args_end = v5_10::FUSE_ARGS_END;
         layout.fuse_mount_fc = v5_10::FUSE_MOUNT_FC;
+        layout.fuse_conn_chan = ABSENT;
         layout.fuse_conn_connected = v5_10::FUSE_CONN_CONNECTED;
         layout.fuse_req_args = ABSENT;
         layout.fuse_req_error = ABSENT;
@@ -477,7 +478,15 @@ fn fuse(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
     layout.fuse_req_args = find("fuse_req_args", "fuse_req", "args", Ptr);
     layout.fuse_req_error = find("fuse_req_error", "fuse_req", "out.h.error", Int(4));
     layout.fuse_mount_fc = find("fuse_mount_fc", "fuse_mount", "fc", Ptr);
-    layout.fuse_conn_connected = find("fuse_conn_connected", "fuse_conn", "connected", Int(4));
+    layout.fuse_conn_connected = r.module(
+        "fuse_conn_connected",
+        "fuse",
+        &[("fuse_conn", "connected"), ("fuse_chan", "connected")],
+        Int(4),
+    );
+    let btf = r.types.of("fuse");
+    let chan = btf.and_then(|btf| btf.member("fuse_conn", "chan", Ptr).ok());
+    layout.fuse_conn_chan = chan.map_or(ABSENT, |member| member.offset_bytes);
 }
 
 /// A layout of zeros, without naming its hundred fields.
