@@ -348,7 +348,11 @@ impl Volume {
     pub fn unmount(&mut self) -> Result<()> {
         self.stop_serving()?;
         if self.mounted {
-            unmount(&self.disk_at)?;
+            unmount_while(&self.disk_at, || match &self.nfs {
+                // A request that was still on its way has put its file back into the server's caches.
+                Some(server) => server.stop(),
+                None => Ok(()),
+            })?;
             self.mounted = false;
         }
         Ok(())
@@ -377,6 +381,11 @@ fn mount(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
 }
 
 fn unmount(at: &Path) -> Result<()> {
+    unmount_while(at, || Ok(()))
+}
+
+/// Unmounts; as long as it is busy, something can be done about that.
+fn unmount_while(at: &Path, let_go: impl Fn() -> Result<()>) -> Result<()> {
     let target = c_string(at)?;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -388,6 +397,7 @@ fn unmount(at: &Path) -> Result<()> {
         if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
             return Err(error).with_context(|| format!("unmount {}", at.display()));
         }
+        let_go()?;
         std::thread::sleep(Duration::from_millis(2));
     }
 }
