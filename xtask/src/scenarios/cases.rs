@@ -59,6 +59,16 @@ const WRITE_ERRORS: &[Kind] = &[
     Kind::Nfs4,
     Kind::Fuse,
 ];
+/// Without NFSv4, whose server gives one error of its disk to several descriptors of its own: a
+/// WRITE that went well may be refused for an earlier one.
+const ONE_ANSWER: &[Kind] = &[
+    Kind::Ext4,
+    Kind::Ext4NoJournal,
+    Kind::Xfs,
+    Kind::Btrfs,
+    Kind::Nfs3,
+    Kind::Fuse,
+];
 const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
 const NFS3: &[Kind] = &[Kind::Nfs3];
 const FUSE: &[Kind] = &[Kind::Fuse];
@@ -109,7 +119,7 @@ pub fn scenarios() -> &'static [Scenario] {
         fresh_hole on WRITE_ERRORS;
         async_promises_nothing on WRITE_ERRORS;
         async_on_request on WRITE_ERRORS, with "--include-async";
-        partly_rewritten on WRITE_ERRORS;
+        partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
         compat_caller on WRITE_ERRORS;

@@ -116,6 +116,8 @@ impl Knfsd {
 
     /// Lets go of the folder.
     pub fn stop(&self) -> Result<()> {
+        // Not all kernels give up what clients of version 4 hold; it ends with their lease.
+        let _ = self.tell("unlock_filesystem", &self.folder.to_string_lossy());
         self.flush()
     }
 

@@ -380,6 +380,10 @@ fn mount(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
     Ok(())
 }
 
+/// The longest that a file system may stay busy: an NFS server keeps what a client holds for as long
+/// as the client's lease, twice at worst.
+const UNMOUNT: Duration = Duration::from_secs(40);
+
 fn unmount(at: &Path) -> Result<()> {
     unmount_while(at, || Ok(()))
 }
@@ -387,7 +391,7 @@ fn unmount(at: &Path) -> Result<()> {
 /// Unmounts; as long as it is busy, something can be done about that.
 fn unmount_while(at: &Path, let_go: impl Fn() -> Result<()>) -> Result<()> {
     let target = c_string(at)?;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + UNMOUNT;
     loop {
         // SAFETY: target is a C string that outlives the call.
         if unsafe { libc::umount2(target.as_ptr(), 0) } == 0 {
@@ -398,7 +402,7 @@ fn unmount_while(at: &Path, let_go: impl Fn() -> Result<()>) -> Result<()> {
             return Err(error).with_context(|| format!("unmount {}", at.display()));
         }
         let_go()?;
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
