@@ -9,10 +9,10 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 2;
+pub const ABI_VERSION: u8 = 3;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
-pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x02";
+pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x03";
 
 /// Values of the map `END_IO`, by the address of a bio's `bi_end_io`. Here: the pages that the bio
 /// writes lie in it, one by one.
@@ -25,6 +25,9 @@ pub const OWNER_IOMAP: u32 = 3;
 pub const OWNER_BTRFS: u32 = 4;
 /// `bio_chain_endio`: `bi_private` is the bio that this one was split from.
 pub const OWNER_CHAIN: u32 = 5;
+/// `fuse_writepage_end`: not of a bio, but of a FUSE request (`fuse_args.end`) that writes pages
+/// back.
+pub const OWNER_FUSE: u32 = 6;
 
 /// Offset of a field that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
@@ -441,6 +444,63 @@ wire! {
         pub iocb_filp: u32,
         /// `kiocb.ki_pos`.
         pub iocb_pos: u32,
+        /// `super_block.s_fs_info`.
+        pub sb_fs_info: u32,
+        /// `nfs_page.wb_page` or `wb_folio`.
+        pub nfs_page_folio: u32,
+        /// `nfs_page.wb_index` (unsigned long).
+        pub nfs_page_index: u32,
+        /// `nfs_page.wb_offset` (u32).
+        pub nfs_page_offset: u32,
+        /// `nfs_page.wb_bytes` (u32).
+        pub nfs_page_bytes: u32,
+        /// `nfs_page.wb_verf` (8 bytes).
+        pub nfs_page_verf: u32,
+        /// `rpc_task.tk_status` (int).
+        pub rpc_task_status: u32,
+        /// `nfs_pgio_header.inode`.
+        pub nfs_header_inode: u32,
+        /// `nfs_pgio_header.args.offset` (u64).
+        pub nfs_header_offset: u32,
+        /// `nfs_pgio_header.res.count`, its low 32 bits (a WRITE is smaller).
+        pub nfs_header_count: u32,
+        /// `nfs_pgio_header.res.verf`.
+        pub nfs_header_verf: u32,
+        /// `nfs_writeverf.committed` (enum).
+        pub nfs_verf_committed: u32,
+        /// `nfs_writeverf.verifier` (8 bytes).
+        pub nfs_verf_verifier: u32,
+        /// `nfs_commit_data.inode`.
+        pub nfs_commit_inode: u32,
+        /// `nfs_commit_data.pages` (list_head).
+        pub nfs_commit_pages: u32,
+        /// `nfs_commit_data.res.verf`.
+        pub nfs_commit_verf: u32,
+        /// 1 where the tracepoints of NFS write errors begin with the request (5.10), [`ABSENT`]
+        /// where with the inode.
+        pub nfs_request_first: u32,
+        /// 1 where they begin with the inode, [`ABSENT`] on 5.10.
+        pub nfs_inode_first: u32,
+        /// `fuse_writepage_args.ia.ap.args`: subtracted from a `fuse_args`.
+        pub fuse_write_args: u32,
+        /// `fuse_writepage_args.ia.write.in.offset` (u64).
+        pub fuse_write_offset: u32,
+        /// `fuse_writepage_args.ia.write.in.size` (u32).
+        pub fuse_write_size: u32,
+        /// `fuse_writepage_args.inode`.
+        pub fuse_write_inode: u32,
+        /// `fuse_args.end`.
+        pub fuse_args_end: u32,
+        /// `fuse_req.args`, 6.12 and later.
+        pub fuse_req_args: u32,
+        /// `fuse_req.out.h.error` (int), 6.12 and later.
+        pub fuse_req_error: u32,
+        /// `fuse_mount.fc`.
+        pub fuse_mount_fc: u32,
+        /// `fuse_conn.chan`, 7.2 and later.
+        pub fuse_conn_chan: u32,
+        /// `fuse_conn.connected` (unsigned), `fuse_chan.connected` where there is a `fuse_conn.chan`.
+        pub fuse_conn_connected: u32,
     }
 
     /// Choices of user space. Injected as the read-only global `CONFIG`.

@@ -22,12 +22,16 @@ pub mod hook {
     pub const DIRTY: u32 = 18;
     pub const EVICT: u32 = 19;
     pub const DIRECT: u32 = 20;
+    pub const NFS: u32 = 21;
+    pub const FUSE: u32 = 22;
 }
 
 mod block;
 mod btrfs;
 mod ext4;
+mod fuse;
 mod iomap;
+mod nfs;
 mod pages;
 mod recorded;
 mod sync;

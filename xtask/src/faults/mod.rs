@@ -8,6 +8,7 @@
 
 mod image;
 mod loop_device;
+mod passthrough;
 mod rules;
 mod server;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
+pub use passthrough::Passthrough;
 pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
 
 use loop_device::LoopDevice;

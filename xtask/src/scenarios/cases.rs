@@ -26,11 +26,52 @@ impl Scenario {
     pub fn runs_on(&self, kind: Kind) -> bool {
         self.on.contains(&kind)
     }
+
+    /// Whether the tool can only be held to it where it sees byte ranges.
+    pub fn needs_ranges(&self) -> bool {
+        !WITHOUT_RANGES.contains(&self.name)
+    }
 }
+
+/// Stories that can be held to account where only the file is known: nothing in them is recovered,
+/// given up, or outside a range.
+const WITHOUT_RANGES: &[&str] = &[
+    "same_descriptor",
+    "another_process_got_the_error",
+    "opened_after_the_error_was_seen",
+    "healthy",
+    "fsync_got_the_error",
+    "forked_child",
+    "server_dies",
+    "server_without_fsync_dies",
+];
 
 /// Where an error on a data page is an error of that page and no more. With data=journal it is
 /// the journal that fails, and dies.
 const PAGE_ERRORS: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs, Kind::Btrfs];
+/// The same, and behind a server whose own disk fails.
+const WRITE_ERRORS: &[Kind] = &[
+    Kind::Ext4,
+    Kind::Ext4NoJournal,
+    Kind::Xfs,
+    Kind::Btrfs,
+    Kind::Nfs3,
+    Kind::Nfs4,
+    Kind::Fuse,
+];
+/// Without NFSv4, whose server gives one error of its disk to several descriptors of its own: a
+/// WRITE that went well may be refused for an earlier one.
+const ONE_ANSWER: &[Kind] = &[
+    Kind::Ext4,
+    Kind::Ext4NoJournal,
+    Kind::Xfs,
+    Kind::Btrfs,
+    Kind::Nfs3,
+    Kind::Fuse,
+];
+const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
+const NFS3: &[Kind] = &[Kind::Nfs3];
+const FUSE: &[Kind] = &[Kind::Fuse];
 const EXT4: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal];
 /// btrfs gives every file a new number.
 const NUMBERS_COME_AGAIN: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs];
@@ -51,38 +92,43 @@ macro_rules! stories {
 /// All of them.
 pub fn scenarios() -> &'static [Scenario] {
     stories! {
-        same_descriptor on PAGE_ERRORS;
-        device_full on PAGE_ERRORS;
-        another_process_got_the_error on PAGE_ERRORS;
-        opened_after_the_error_was_seen on PAGE_ERRORS;
+        same_descriptor on WRITE_ERRORS;
+        device_full on WRITE_ERRORS;
+        another_process_got_the_error on WRITE_ERRORS;
+        opened_after_the_error_was_seen on WRITE_ERRORS;
         evicted_inode on PAGE_ERRORS;
         unmounted_and_mounted_again on PAGE_ERRORS;
-        flusher_fails_in_background on PAGE_ERRORS;
+        flusher_fails_in_background on WRITE_ERRORS;
         block_allocation_fails on EXT4;
-        outside_the_range on PAGE_ERRORS;
-        partly_in_the_range on PAGE_ERRORS;
-        rewritten_before_msync on PAGE_ERRORS;
-        truncated_before_msync on PAGE_ERRORS;
+        outside_the_range on WRITE_ERRORS;
+        partly_in_the_range on WRITE_ERRORS;
+        rewritten_before_msync on WRITE_ERRORS;
+        truncated_before_msync on WRITE_ERRORS;
         hole_punched_before_msync on PAGE_ERRORS;
         healthy on EVERYWHERE;
-        two_files_one_msync on PAGE_ERRORS;
+        two_files_one_msync on WRITE_ERRORS;
         deleted_and_number_reused on NUMBERS_COME_AGAIN;
-        another_thread on PAGE_ERRORS;
-        forked_child on PAGE_ERRORS;
-        fsync_got_the_error on PAGE_ERRORS;
-        fdatasync_got_the_error on PAGE_ERRORS;
+        another_thread on WRITE_ERRORS;
+        forked_child on WRITE_ERRORS;
+        fsync_got_the_error on WRITE_ERRORS;
+        fdatasync_got_the_error on WRITE_ERRORS;
         sync_file_range_got_the_error on PAGE_ERRORS;
         io_uring_got_the_error on PAGE_ERRORS;
-        second_fsync on PAGE_ERRORS, with "--calls" "fsync";
+        second_fsync on WRITE_ERRORS, with "--calls" "fsync";
         unwritten_extent on PAGE_ERRORS;
-        fresh_hole on PAGE_ERRORS;
-        async_promises_nothing on PAGE_ERRORS;
-        async_on_request on PAGE_ERRORS, with "--include-async";
-        partly_rewritten on PAGE_ERRORS;
+        fresh_hole on WRITE_ERRORS;
+        async_promises_nothing on WRITE_ERRORS;
+        async_on_request on WRITE_ERRORS, with "--include-async";
+        partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
-        compat_caller on PAGE_ERRORS;
+        compat_caller on WRITE_ERRORS;
         dead_journal on DATA_JOURNAL;
+        server_deleted_the_file on NFS3;
+        server_made_the_file_immutable on NFS;
+        server_made_the_export_read_only on NFS3;
+        server_dies on FUSE;
+        server_without_fsync_dies on FUSE;
     }
 }
 
@@ -540,4 +586,79 @@ fn dead_journal(world: &mut World) -> Result<()> {
         }
     }
     world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}
+
+/// A file on the server, beside the client.
+fn on_server(world: &World, file: &str) -> std::path::PathBuf {
+    let story = world.directory().file_name().unwrap_or_default();
+    world.volume.server_path().join(story).join(file)
+}
+
+/// The server refuses all pages of a file with this error; msync fails once, then gives 0.
+fn refused_by_server(
+    world: &mut World,
+    errno: i32,
+    refuse: fn(&World) -> Result<()>,
+) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    refuse(world)?;
+    victim.store(ALL, true)?;
+    victim.msync(ALL)?.must_be(errno)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(ALL))
+}
+
+fn server_deleted_the_file(world: &mut World) -> Result<()> {
+    refused_by_server(world, libc::ESTALE, |world| {
+        Ok(std::fs::remove_file(on_server(world, FILE))?)
+    })
+}
+
+fn server_made_the_file_immutable(world: &mut World) -> Result<()> {
+    refused_by_server(world, libc::EPERM, |world| {
+        super::knfsd::make_immutable(&on_server(world, FILE))
+    })
+}
+
+fn server_made_the_export_read_only(world: &mut World) -> Result<()> {
+    refused_by_server(world, libc::EROFS, |world| {
+        world.volume.knfsd()?.read_only()
+    })
+}
+
+/// The server is killed while pages are dirty. It had FSYNC, so the first msync fails for want of
+/// it, and all that follow.
+fn server_dies(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    victim.store(BAD, true)?;
+    world.volume.kill_server()?;
+    for call in 1..=3 {
+        let outcome = victim.msync(ALL)?;
+        let errno = super::program::name(outcome.errno);
+        world.note(format!("msync {call} gave {errno}"));
+        ensure!(outcome.errno != 0, "msync gave 0 without a server");
+    }
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}
+
+/// The same with a server that has no FSYNC, as it told the kernel once, and write-back before the
+/// first msync: that and all later ones give 0, and nothing was ever recorded. (Without write-back
+/// before it, the first one fails for want of somebody to take the new time stamps.)
+fn server_without_fsync_dies(world: &mut World) -> Result<()> {
+    world.volume.serve_again(false)?;
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    victim.store(BAD, true)?;
+    let root = world.root()?;
+    world.volume.kill_server()?;
+    world.write_back(&root)?;
+    drop(root);
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    if !world.volume.sight.dead_server {
+        return world.point(Truth::OutOfSight(FILE.to_owned()));
+    }
+    world.lied(
+        Claim::new(FILE, lie, Told::Nobody)
+            .errno(libc::ENOTCONN)
+            .lost(BAD),
+    )
 }

@@ -3,6 +3,7 @@
 
 mod cases;
 mod io_uring;
+mod knfsd;
 pub mod page;
 pub mod program;
 mod steps;
@@ -18,14 +19,14 @@ use anyhow::{Result, bail};
 
 use cases::{Scenario, scenarios};
 use tool::{Running, Tool};
-use volume::{Kind, Volume};
+use volume::{Kind, Sight, Volume};
 use world::{Skip, World};
 
 /// Loses data on purpose on a scratch disk and compares what msync-trace reports with what the
 /// disk has.
 #[derive(Debug, clap::Args)]
 pub struct ScenariosArgs {
-    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs.
+    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs, nfs3, nfs4, fuse.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     fs: Vec<Kind>,
     /// How the tool has to attach.
@@ -91,6 +92,7 @@ impl ScenariosArgs {
             scenarios()
                 .iter()
                 .filter(move |s| s.runs_on(kind) && s.name.contains(&self.only))
+                .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
         };
         if self.list {
             for kind in kinds {
@@ -126,8 +128,8 @@ impl ScenariosArgs {
             let mut early = tool
                 .as_ref()
                 .filter(|_| self.modules_later)
-                .map(|tool| tool.start_before_module(kind.fs_type()));
-            let mut volume = Volume::new(kind, scratch.path());
+                .map(|tool| tool.start_before_module(kind.module()));
+            let mut volume = Volume::new(kind, Sight::of(kind, &self.tier), scratch.path());
             let mut groups: Vec<Vec<&Scenario>> = Vec::new();
             for scenario in chosen(kind) {
                 match groups
@@ -232,7 +234,7 @@ fn play(
                     notes.push(report.transcript.clone());
                 }
                 let incidents = report.incidents_below(&volume.path().join(name));
-                verdict::hold_to_account(volume.kind, &losses, &incidents, &mut notes)?;
+                verdict::hold_to_account(volume, &losses, &incidents, &mut notes)?;
                 if all_known {
                     verdict::whole_run(report, any_loss)
                 } else {

@@ -129,6 +129,9 @@ pub fn name(errno: i32) -> String {
         libc::EIO => "EIO".to_owned(),
         libc::ENOSPC => "ENOSPC".to_owned(),
         libc::EROFS => "EROFS".to_owned(),
+        libc::EPERM => "EPERM".to_owned(),
+        libc::ESTALE => "ESTALE".to_owned(),
+        libc::ENOTCONN => "ENOTCONN".to_owned(),
         other => std::io::Error::from_raw_os_error(other).to_string(),
     }
 }

@@ -237,6 +237,12 @@ pub fn is_about(incident: &Value, claim: &Claim) -> bool {
         && incident["call"] == claim.call
 }
 
+/// Whether its evidence is not what can be had.
+pub fn other_evidence(incident: &Value, ranges: bool) -> Option<String> {
+    let (said, wanted) = (&incident["evidence"], if ranges { "page" } else { "inode" });
+    (said != wanted).then(|| format!("evidence is {said}, expected {wanted}"))
+}
+
 /// Everything in which the incident is not what the claim says, pages aside.
 pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) -> Vec<String> {
     let told = match claim.told {
@@ -271,7 +277,6 @@ pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) 
             &incident["coverage"],
             Value::from(claim.coverage),
         ),
-        ("evidence", &incident["evidence"], Value::from("page")),
         (
             "tid",
             &incident["process"]["tid"],

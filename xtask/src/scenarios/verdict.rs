@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use super::tool::{self, Report};
-use super::volume::{Kind, Volume};
+use super::volume::Volume;
 use super::world::{Claim, Point, Truth};
 
 /// What the disk lost at a point, and the tool has to report.
@@ -95,7 +95,7 @@ pub fn read_the_disk(
 
 /// Holds the tool's incidents of a scenario to what the disk said.
 pub fn hold_to_account(
-    kind: Kind,
+    volume: &Volume,
     losses: &[Loss],
     incidents: &[Value],
     notes: &mut Vec<String>,
@@ -123,8 +123,12 @@ pub fn hold_to_account(
                 serde_json::to_string(incidents)?
             );
         };
-        let wrong = tool::differences(incident, claim, path, kind.fs_type());
+        let mut wrong = tool::differences(incident, claim, path, volume.kind.fs_type());
+        wrong.extend(tool::other_evidence(incident, volume.sight.ranges));
         ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+        if !volume.sight.ranges {
+            continue;
+        }
         let named = tool::pages(incident);
         let missing: BTreeSet<u64> = lost - &named;
         let on_disk: BTreeSet<u64> = &named - lost;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
-use crate::faults::{FaultDevice, Image};
+use crate::faults::{FaultDevice, Image, Passthrough};
 
 /// A file system and the mode that matters for how it loses data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,16 +25,25 @@ pub enum Kind {
     Xfs,
     /// btrfs, one device, one copy.
     Btrfs,
+    /// NFS version 3, from this kernel's own server, which keeps its files on ext4.
+    Nfs3,
+    /// The same, version 4.2.
+    Nfs4,
+    /// FUSE with write-back cache; its server keeps its files on ext4.
+    Fuse,
 }
 
 impl Kind {
     /// All of them, in the order in which they run.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Ext4,
         Kind::Ext4NoJournal,
         Kind::Ext4DataJournal,
         Kind::Xfs,
         Kind::Btrfs,
+        Kind::Nfs3,
+        Kind::Nfs4,
+        Kind::Fuse,
     ];
 
     /// The name used on the command line and in results.
@@ -44,6 +54,9 @@ impl Kind {
             Kind::Ext4DataJournal => "ext4-data-journal",
             Kind::Xfs => "xfs",
             Kind::Btrfs => "btrfs",
+            Kind::Nfs3 => "nfs3",
+            Kind::Nfs4 => "nfs4",
+            Kind::Fuse => "fuse",
         }
     }
 
@@ -53,12 +66,36 @@ impl Kind {
             Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext4DataJournal => "ext4",
             Kind::Xfs => "xfs",
             Kind::Btrfs => "btrfs",
+            Kind::Nfs3 => "nfs",
+            Kind::Nfs4 => "nfs4",
+            Kind::Fuse => "fuse",
         }
+    }
+
+    /// The kernel module that hooks are attached to.
+    pub fn module(self) -> &'static str {
+        match self {
+            Kind::Nfs3 | Kind::Nfs4 => "nfs",
+            _ => self.fs_type(),
+        }
+    }
+
+    /// What is on the disk: a server's own file system, or this one.
+    fn disk_type(self) -> &'static str {
+        match self {
+            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "ext4",
+            _ => self.fs_type(),
+        }
+    }
+
+    /// Whether a server stands between the program and the disk.
+    pub fn is_served(self) -> bool {
+        matches!(self, Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse)
     }
 
     /// Bytes of the disk: what mkfs wants at least. ext4 gets one block group only.
     fn size(self) -> u64 {
-        match self.fs_type() {
+        match self.disk_type() {
             "ext4" => 64 << 20,
             "xfs" => 320 << 20,
             _ => 256 << 20,
@@ -67,7 +104,9 @@ impl Kind {
 
     fn mkfs(self) -> Vec<&'static str> {
         match self {
-            Kind::Ext4 => vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4"],
+            Kind::Ext4 | Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => {
+                vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4"]
+            }
             Kind::Ext4DataJournal => vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=8"],
             Kind::Ext4NoJournal => {
                 vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"]
@@ -88,6 +127,7 @@ impl Kind {
 
     fn mount_options(self) -> &'static str {
         match self {
+            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "errors=continue",
             Kind::Ext4 | Kind::Ext4NoJournal => "errors=continue",
             Kind::Ext4DataJournal => "errors=continue,data=journal",
             Kind::Xfs | Kind::Btrfs => "",
@@ -95,24 +135,68 @@ impl Kind {
     }
 }
 
+/// A server that runs.
+enum Serving {
+    Nfs,
+    Fuse(Passthrough),
+}
+
+/// What the tool can see of a file system here: docs/limits.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Which bytes failed; otherwise only that some did.
+    pub ranges: bool,
+    /// That a FUSE server was gone when pages were to be written.
+    pub dead_server: bool,
+}
+
+impl Sight {
+    /// On this kernel, with the tool's `--tier`.
+    pub fn of(kind: Kind, tier: &str) -> Sight {
+        let limited = kind == Kind::Fuse && tier == "tracepoint";
+        let version = kernel_version();
+        Sight {
+            ranges: !limited || version >= (6, 12),
+            dead_server: !limited || version >= (6, 18),
+        }
+    }
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// A disk with a file system that can be put back to the day it was made.
 pub struct Volume {
     /// Which file system.
     pub kind: Kind,
+    /// What the tool can see of it.
+    pub sight: Sight,
     /// The disk.
     pub device: FaultDevice,
     pristine: Image,
     at: PathBuf,
+    /// Where the disk is mounted: here, or in the hands of a server.
+    disk_at: PathBuf,
     mounted: bool,
+    /// What is between the two, while it is.
+    serving: Option<Serving>,
+    nfs: Option<Knfsd>,
     untouched: bool,
 }
 
 impl Volume {
     /// Makes the file system; `scratch` is a directory of ours. No mkfs or no support in this
     /// kernel is a [`Skip`].
-    pub fn new(kind: Kind, scratch: &Path) -> Result<Volume> {
-        if !kernel_knows(kind.fs_type()) {
-            bail!(Skip(format!("this kernel has no {}", kind.fs_type())));
+    pub fn new(kind: Kind, sight: Sight, scratch: &Path) -> Result<Volume> {
+        for fs_type in [kind.fs_type(), kind.disk_type()] {
+            if !kernel_knows(fs_type) {
+                bail!(Skip(format!("this kernel has no {fs_type}")));
+            }
         }
         let (at, fuse) = (
             scratch.join(kind.name()),
@@ -120,6 +204,11 @@ impl Volume {
         );
         std::fs::create_dir_all(&at)?;
         std::fs::create_dir_all(&fuse)?;
+        let disk_at = match kind.is_served() {
+            true => scratch.join(format!("{}.served", kind.name())),
+            false => at.clone(),
+        };
+        std::fs::create_dir_all(&disk_at)?;
         let pristine = Image::new(kind.size())?;
         {
             let raw = Image::new(kind.size())?;
@@ -129,13 +218,24 @@ impl Volume {
                 .arg(raw.path()))?;
             pristine.copy_from(&raw)?;
         }
+        let nfs = match kind {
+            Kind::Nfs3 | Kind::Nfs4 => {
+                let control = scratch.join(format!("{}.nfsd", kind.name()));
+                Some(Knfsd::new(&disk_at, &control)?)
+            }
+            _ => None,
+        };
         let device = FaultDevice::new(kind.size(), &fuse)?;
         Ok(Volume {
             kind,
+            sight,
             device,
             pristine,
             at,
+            disk_at,
             mounted: false,
+            serving: None,
+            nfs,
             untouched: false,
         })
     }
@@ -176,57 +276,145 @@ impl Volume {
             .filter(|o| !o.is_empty())
             .copied()
             .collect::<Vec<_>>();
-        let source = c_string(self.device.path())?;
-        let target = c_string(&self.at)?;
-        let fs_type = std::ffi::CString::new(self.kind.fs_type())?;
-        let options = std::ffi::CString::new(options.join(","))?;
-        // SAFETY: all four are C strings that outlive the call.
-        let result = unsafe {
-            libc::mount(
-                source.as_ptr(),
-                target.as_ptr(),
-                fs_type.as_ptr(),
-                libc::MS_NOATIME,
-                options.as_ptr().cast(),
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error())
-                .with_context(|| format!("mount {} ({options:?})", self.kind.name()));
-        }
+        let disk = self.device.path().to_string_lossy();
+        let fs_type = self.kind.disk_type();
+        mount(&disk, &self.disk_at, fs_type, &options.join(","))
+            .with_context(|| format!("mount {} ({options:?})", self.kind.name()))?;
         self.mounted = true;
+        self.serve(true)
+    }
+
+    /// Puts the server between the disk and the programs.
+    fn serve(&mut self, has_fsync: bool) -> Result<()> {
+        let version = match self.kind {
+            Kind::Nfs3 => 3,
+            Kind::Nfs4 => 4,
+            Kind::Fuse => {
+                let server = Passthrough::mount(&self.disk_at, &self.at, has_fsync)?;
+                self.serving = Some(Serving::Fuse(server));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let server = self.nfs.as_mut().context("no NFS server here")?;
+        server.start()?;
+        let (source, options) = mount_data(version);
+        self.serving = Some(Serving::Nfs);
+        mount(&source, &self.at, self.kind.fs_type(), &options)
+            .with_context(|| format!("mount {}", self.kind.name()))
+    }
+
+    /// NFS: the server.
+    pub fn knfsd(&self) -> Result<&Knfsd> {
+        self.nfs.as_ref().context("no NFS server here")
+    }
+
+    /// FUSE: the same files again, from a server that may not implement FSYNC.
+    pub fn serve_again(&mut self, has_fsync: bool) -> Result<()> {
+        self.stop_serving()?;
+        self.serve(has_fsync)
+    }
+
+    /// FUSE: the server is gone all of a sudden.
+    pub fn kill_server(&mut self) -> Result<()> {
+        match &mut self.serving {
+            Some(Serving::Fuse(server)) => server.kill(),
+            _ => bail!("no FUSE server here"),
+        }
+    }
+
+    /// Where the server has its files.
+    pub fn server_path(&self) -> &Path {
+        &self.disk_at
+    }
+
+    fn stop_serving(&mut self) -> Result<()> {
+        match &mut self.serving {
+            None => return Ok(()),
+            Some(Serving::Nfs) => {
+                unmount(&self.at)?;
+                self.knfsd()?.stop()?;
+            }
+            Some(Serving::Fuse(server)) => {
+                unmount(&self.at)?;
+                server.wait()?;
+            }
+        }
+        self.serving = None;
         Ok(())
     }
 
     /// Unmounts; whoever has it open for a moment (a path look-up) gets the time to end.
     pub fn unmount(&mut self) -> Result<()> {
-        if !self.mounted {
+        self.stop_serving()?;
+        if self.mounted {
+            unmount_while(&self.disk_at, || match &self.nfs {
+                // A request that was still on its way has put its file back into the server's caches.
+                Some(server) => server.stop(),
+                None => Ok(()),
+            })?;
+            self.mounted = false;
+        }
+        Ok(())
+    }
+}
+
+fn mount(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
+    let source = std::ffi::CString::new(source)?;
+    let target = c_string(at)?;
+    let fs_type = std::ffi::CString::new(fs_type)?;
+    let options = std::ffi::CString::new(options)?;
+    // SAFETY: all four are C strings that outlive the call.
+    let result = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            fs_type.as_ptr(),
+            libc::MS_NOATIME,
+            options.as_ptr().cast(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(())
+}
+
+/// The longest that a file system may stay busy: an NFS server keeps what a client holds for as long
+/// as the client's lease, twice at worst.
+const UNMOUNT: Duration = Duration::from_secs(40);
+
+fn unmount(at: &Path) -> Result<()> {
+    unmount_while(at, || Ok(()))
+}
+
+/// Unmounts; as long as it is busy, something can be done about that.
+fn unmount_while(at: &Path, let_go: impl Fn() -> Result<()>) -> Result<()> {
+    let target = c_string(at)?;
+    let deadline = Instant::now() + UNMOUNT;
+    loop {
+        // SAFETY: target is a C string that outlives the call.
+        if unsafe { libc::umount2(target.as_ptr(), 0) } == 0 {
             return Ok(());
         }
-        let target = c_string(&self.at)?;
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            // SAFETY: target is a C string that outlives the call.
-            if unsafe { libc::umount2(target.as_ptr(), 0) } == 0 {
-                self.mounted = false;
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
-                return Err(error).context("unmount the scratch file system");
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+            return Err(error).with_context(|| format!("unmount {}", at.display()));
         }
+        let_go()?;
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        if self.unmount().is_err()
-            && let Ok(target) = c_string(&self.at)
-        {
-            // SAFETY: target is a C string that outlives the call.
-            unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        if self.unmount().is_err() {
+            for at in [&self.at, &self.disk_at] {
+                if let Ok(target) = c_string(at) {
+                    // SAFETY: target is a C string that outlives the call.
+                    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+                }
+            }
         }
         if self.kind == Kind::Btrfs {
             // btrfs remembers every device it has seen.
@@ -265,6 +453,7 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn c_string(path: &Path) -> Result<std::ffi::CString> {
+/// A path for a system call.
+pub fn c_string(path: &Path) -> Result<std::ffi::CString> {
     Ok(std::ffi::CString::new(path.as_os_str().as_bytes())?)
 }

@@ -175,6 +175,11 @@ impl<'a> World<'a> {
         self.volume.kind
     }
 
+    /// The directory of this scenario.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
     /// Starts a program under test.
     pub fn program(&self, name: &str) -> Result<Program> {
         Program::start(name, &self.directory, Rc::clone(&self.memory))
@@ -203,7 +208,17 @@ impl<'a> World<'a> {
 
     /// Write-back that no program asked for: syncfs by this process.
     pub fn background_write_back(&mut self) -> Result<()> {
-        let root = std::fs::File::open(self.volume.path())?;
+        let root = self.root()?;
+        self.write_back(&root)
+    }
+
+    /// The scratch file system's root: it can be opened as long as its server lives.
+    pub fn root(&self) -> Result<std::fs::File> {
+        Ok(std::fs::File::open(self.volume.path())?)
+    }
+
+    /// See [`World::background_write_back`].
+    pub fn write_back(&mut self, root: &std::fs::File) -> Result<()> {
         // SAFETY: touches no memory.
         let result = unsafe { libc::syncfs(root.as_raw_fd()) };
         let error = std::io::Error::last_os_error();

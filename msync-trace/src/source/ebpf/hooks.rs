@@ -143,6 +143,65 @@ const VMA: &[&str] = &[
     "vma_pgoff",
     "regs_di",
 ];
+const NFS_INODE: &[&str] = &[
+    "nfs_inode_first",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+];
+const NFS_REQUEST: &[&str] = &[
+    "nfs_request_first",
+    "nfs_page_folio",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+    "folio_mapping",
+    "page_compound_head",
+];
+const NFS_WRITTEN: &[&str] = &[
+    "rpc_task_status",
+    "nfs_header_inode",
+    "nfs_header_offset",
+    "nfs_header_count",
+    "nfs_header_verf",
+    "nfs_verf_committed",
+];
+const NFS_COMMITTED: &[&str] = &[
+    "rpc_task_status",
+    "nfs_page_index",
+    "nfs_page_offset",
+    "nfs_page_bytes",
+    "nfs_page_verf",
+    "nfs_commit_inode",
+    "nfs_commit_pages",
+    "nfs_commit_verf",
+    "nfs_verf_verifier",
+];
+const FUSE_WRITE: &[&str] = &[
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_REQUEST: &[&str] = &[
+    "fuse_req_args",
+    "fuse_req_error",
+    "fuse_args_end",
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_SEND: &[&str] = &[
+    "fuse_mount_fc",
+    "fuse_conn_connected",
+    "fuse_args_end",
+    "fuse_write_args",
+    "fuse_write_offset",
+    "fuse_write_size",
+    "fuse_write_inode",
+];
+const FUSE_BROKEN: &[&str] = &["sb_fs_info", "fuse_mount_fc", "fuse_conn_connected"];
 const FOLIO: &[&str] = &["folio_mapping", "folio_index"];
 const ORDERED: &[&str] = &[
     "oe_file_offset",
@@ -298,6 +357,98 @@ pub const HOOKS: &[Hook] = &[
                 "end_bio_extent_writepage",
                 "btrfs",
                 &["bbio_bio", "bio_status"],
+            ),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "nfs.send",
+        purpose: "an NFS write could not be sent",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_write_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_write_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that were not sent"),
+    },
+    Hook {
+        name: "nfs.write",
+        purpose: "an NFS server refused a write, or did not answer",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_comp_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_comp_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that the server refused"),
+    },
+    Hook {
+        name: "nfs.commit",
+        purpose: "an NFS server could not commit what it had taken",
+        ways: &[
+            tracepoint("nfs_failed", "nfs_commit_error", "nfs", NFS_INODE),
+            tracepoint("nfs_failed_request", "nfs_commit_error", "nfs", NFS_REQUEST),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: Some("byte ranges of NFS writes that were not committed"),
+    },
+    Hook {
+        name: "nfs.written",
+        purpose: "an NFS server wrote bytes that had failed before",
+        ways: &[tracepoint(
+            "nfs_written",
+            "nfs_writeback_done",
+            "nfs",
+            NFS_WRITTEN,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("NFS writes that succeed later: they may be reported as lost"),
+    },
+    Hook {
+        name: "nfs.committed",
+        purpose: "an NFS server committed bytes that had failed before",
+        ways: &[tracepoint(
+            "nfs_committed",
+            "nfs_commit_done",
+            "nfs",
+            NFS_COMMITTED,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: Some("NFS writes that succeed later: they may be reported as lost"),
+    },
+    Hook {
+        name: "fuse.write",
+        purpose: "a FUSE server wrote pages, or refused them",
+        ways: &[
+            tracepoint("fuse_request_end", "fuse_request_end", "fuse", FUSE_REQUEST),
+            kprobe("fuse_write_end", "fuse_writepage_end", "fuse", FUSE_WRITE),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "fuse.send",
+        purpose: "FUSE pages are dropped because the server is gone",
+        ways: &[
+            fentry("fuse_send_fentry", "fuse_simple_background", FUSE_SEND),
+            kprobe(
+                "fuse_send_kprobe",
+                "fuse_simple_background",
+                "fuse",
+                FUSE_SEND,
+            ),
+            tracepoint(
+                "fuse_writeback_folio",
+                "iomap_writeback_folio",
+                "",
+                FUSE_BROKEN,
             ),
         ],
         all_ways: false,
@@ -575,7 +726,8 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// Functions at the end of page-cache bios (`bi_end_io`), and what their bio tells.
+/// Functions at the end of page-cache bios (`bi_end_io`) and of FUSE requests (`fuse_args.end`), and
+/// what they tell.
 pub const END_IO: &[(&str, u32)] = &[
     ("end_bio_bh_io_sync", abi::OWNER_PAGES),
     ("bh_end_async_write", abi::OWNER_PAGES),
@@ -592,4 +744,5 @@ pub const END_IO: &[(&str, u32)] = &[
     ("btrfs_clone_write_end_io", abi::OWNER_BTRFS),
     ("btrfs_end_bio", abi::OWNER_BTRFS),
     ("bio_chain_endio", abi::OWNER_CHAIN),
+    ("fuse_writepage_end", abi::OWNER_FUSE),
 ];

@@ -361,6 +361,10 @@ impl Instance {
         if let Some((way, state)) = done {
             return status(way.target, state);
         }
+        if let Some(module) = waits.filter(|_| !kernel::has_modules()) {
+            let reason = format!("this kernel was built without {module}");
+            return status(first, HookState::NotNeeded(reason));
+        }
         if let Some(module) = waits {
             return status(first, HookState::WaitsForModule(module.to_owned()));
         }
@@ -740,6 +744,10 @@ fn is_absent(layout: &abi::Layout, field: &str) -> bool {
         "mpage_next" => layout.mpage_next,
         "xfs_inode_vnode" => layout.xfs_inode_vnode,
         "oe_inode" => layout.oe_inode,
+        "nfs_inode_first" => layout.nfs_inode_first,
+        "nfs_request_first" => layout.nfs_request_first,
+        "fuse_req_args" => layout.fuse_req_args,
+        "fuse_conn_connected" => layout.fuse_conn_connected,
         _ => return false,
     };
     value == abi::ABSENT

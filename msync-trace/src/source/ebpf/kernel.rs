@@ -10,7 +10,7 @@ use std::{
 use super::{btf::Btf, hooks::END_IO, layout::Types};
 
 /// Modules whose types the layout needs where they are not built in.
-const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs"];
+const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "nfs", "fuse"];
 
 /// Kernel version, (major, minor), from a release such as `6.12.107+deb13-amd64`.
 #[must_use]
@@ -105,11 +105,17 @@ pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
-/// Whether a kernel module is loaded or built in: whether it has a folder in `/sys/module`, or
-/// the kernel was built without modules.
+/// Whether a filesystem is there: whether its module has a folder in `/sys/module`, or the kernel
+/// was built without modules and with it.
 #[must_use]
 pub fn has_module(name: &str) -> bool {
-    Path::new("/sys/module").join(name).exists() || !has_modules()
+    Path::new("/sys/module").join(name).exists() || (!has_modules() && has_filesystem(name))
+}
+
+/// Whether a filesystem is registered.
+fn has_filesystem(name: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.split_whitespace().any(|word| word == name)
 }
 
 /// Whether the kernel was built with support for modules.

@@ -54,7 +54,9 @@ pub const ESSENTIAL: &[&str] = &[
 
 /// What stays the same in all builds of 5.10 but has no BTF there (modules have none before
 /// 5.11): fixed-width fields whose order in the source decides (fs/btrfs/ordered-data.h,
-/// fs/ext4/ext4.h, fs/ext4/inode.c of 5.10).
+/// fs/ext4/ext4.h, fs/ext4/inode.c, include/linux/nfs_page.h, fs/fuse/fuse_i.h, fs/fuse/file.c of
+/// 5.10). `FUSE_CONN_CONNECTED` follows locks, whose size depends on the configuration: read off
+/// `fuse_simple_background` in Debian's build.
 mod v5_10 {
     pub const OE_FILE_OFFSET: u32 = 0;
     pub const OE_NUM_BYTES: u32 = 16;
@@ -66,6 +68,18 @@ mod v5_10 {
     pub const OE_TRUNCATED_BIT: u32 = 7;
     pub const MPAGE_FIRST_PAGE: u32 = 16;
     pub const MPAGE_NEXT_PAGE: u32 = 24;
+    pub const NFS_PAGE_PAGE: u32 = 16;
+    pub const NFS_PAGE_INDEX: u32 = 32;
+    pub const NFS_PAGE_OFFSET: u32 = 40;
+    pub const NFS_PAGE_BYTES: u32 = 48;
+    pub const NFS_PAGE_VERF: u32 = 64;
+    pub const FUSE_WRITE_ARGS: u32 = 56;
+    pub const FUSE_WRITE_OFFSET: u32 = 8;
+    pub const FUSE_WRITE_SIZE: u32 = 16;
+    pub const FUSE_WRITE_INODE: u32 = 256;
+    pub const FUSE_ARGS_END: u32 = 104;
+    pub const FUSE_MOUNT_FC: u32 = 0;
+    pub const FUSE_CONN_CONNECTED: u32 = 296;
 }
 
 struct Resolver<'a> {
@@ -155,6 +169,7 @@ pub fn resolve(types: &Types) -> Resolved {
         sb_magic: Int(8) => ("super_block", "s_magic");
         sb_uuid: Any => ("super_block", "s_uuid");
         sb_id: Any => ("super_block", "s_id");
+        sb_fs_info: Ptr => ("super_block", "s_fs_info");
         fs_type_name: Ptr => ("file_system_type", "name");
         mapping_host: Ptr => ("address_space", "host");
         mapping_wb_err: Int(4) => ("address_space", "wb_err");
@@ -245,6 +260,8 @@ pub fn resolve(types: &Types) -> Resolved {
 
     btrfs(&mut r, &mut layout, old);
     ext4(&mut r, &mut layout, old);
+    nfs(&mut r, &mut layout, old);
+    fuse(&mut r, &mut layout, old);
     layout.xfs_inode_vnode = if old {
         ABSENT
     } else {
@@ -392,6 +409,84 @@ fn ext4(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
         .of("ext4")
         .is_some_and(|btf| btf.member(MPD, "start_pos", Int(8)).is_ok());
     layout.mpage_shift = if in_bytes { 0 } else { 12 };
+}
+
+/// NFS: requests to write.
+fn nfs(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
+    use Expect::{Any, Int, Ptr};
+    layout.nfs_inode_first = if old { ABSENT } else { 1 };
+    layout.nfs_request_first = if old { 1 } else { ABSENT };
+    // Types that the kernel itself mentions: 5.10 has these too.
+    const HEADER: &str = "nfs_pgio_header";
+    const COMMIT: &str = "nfs_commit_data";
+    const VERF: &str = "nfs_writeverf";
+    let mut find = |field, of, path, expect| r.module(field, "nfs", &[(of, path)], expect);
+    layout.rpc_task_status = find("rpc_task_status", "rpc_task", "tk_status", Int(4));
+    layout.nfs_header_inode = find("nfs_header_inode", HEADER, "inode", Ptr);
+    layout.nfs_header_offset = find("nfs_header_offset", HEADER, "args.offset", Int(8));
+    layout.nfs_header_count = find("nfs_header_count", HEADER, "res.count", Any);
+    layout.nfs_header_verf = find("nfs_header_verf", HEADER, "res.verf", Ptr);
+    layout.nfs_verf_committed = find("nfs_verf_committed", VERF, "committed", Any);
+    layout.nfs_verf_verifier = find("nfs_verf_verifier", VERF, "verifier", Any);
+    layout.nfs_commit_inode = find("nfs_commit_inode", COMMIT, "inode", Ptr);
+    layout.nfs_commit_pages = find("nfs_commit_pages", COMMIT, "pages", Any);
+    layout.nfs_commit_verf = find("nfs_commit_verf", COMMIT, "res.verf", Ptr);
+    if old {
+        layout.nfs_page_folio = v5_10::NFS_PAGE_PAGE;
+        layout.nfs_page_index = v5_10::NFS_PAGE_INDEX;
+        layout.nfs_page_offset = v5_10::NFS_PAGE_OFFSET;
+        layout.nfs_page_bytes = v5_10::NFS_PAGE_BYTES;
+        layout.nfs_page_verf = v5_10::NFS_PAGE_VERF;
+        return;
+    }
+    const PAGE: &str = "nfs_page";
+    let mut find = |field, paths: &[(&str, &str)], expect| r.module(field, "nfs", paths, expect);
+    layout.nfs_page_folio = find(
+        "nfs_page_folio",
+        &[(PAGE, "wb_folio"), (PAGE, "wb_page")],
+        Ptr,
+    );
+    layout.nfs_page_index = find("nfs_page_index", &[(PAGE, "wb_index")], Int(8));
+    layout.nfs_page_offset = find("nfs_page_offset", &[(PAGE, "wb_offset")], Int(4));
+    layout.nfs_page_verf = find("nfs_page_verf", &[(PAGE, "wb_verf")], Any);
+    layout.nfs_page_bytes = find("nfs_page_bytes", &[(PAGE, "wb_bytes")], Int(4));
+}
+
+/// FUSE: requests that write pages back, and whether there is still a server.
+fn fuse(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
+    use Expect::{Any, Int, Ptr};
+    if old {
+        layout.fuse_write_args = v5_10::FUSE_WRITE_ARGS;
+        layout.fuse_write_offset = v5_10::FUSE_WRITE_OFFSET;
+        layout.fuse_write_size = v5_10::FUSE_WRITE_SIZE;
+        layout.fuse_write_inode = v5_10::FUSE_WRITE_INODE;
+        layout.fuse_args_end = v5_10::FUSE_ARGS_END;
+        layout.fuse_mount_fc = v5_10::FUSE_MOUNT_FC;
+        layout.fuse_conn_chan = ABSENT;
+        layout.fuse_conn_connected = v5_10::FUSE_CONN_CONNECTED;
+        layout.fuse_req_args = ABSENT;
+        layout.fuse_req_error = ABSENT;
+        return;
+    }
+    const WRITE: &str = "fuse_writepage_args";
+    let mut find = |field, of, path, expect| r.module(field, "fuse", &[(of, path)], expect);
+    layout.fuse_write_args = find("fuse_write_args", WRITE, "ia.ap.args", Any);
+    layout.fuse_write_offset = find("fuse_write_offset", WRITE, "ia.write.in.offset", Int(8));
+    layout.fuse_write_size = find("fuse_write_size", WRITE, "ia.write.in.size", Int(4));
+    layout.fuse_write_inode = find("fuse_write_inode", WRITE, "inode", Ptr);
+    layout.fuse_args_end = find("fuse_args_end", "fuse_args", "end", Ptr);
+    layout.fuse_req_args = find("fuse_req_args", "fuse_req", "args", Ptr);
+    layout.fuse_req_error = find("fuse_req_error", "fuse_req", "out.h.error", Int(4));
+    layout.fuse_mount_fc = find("fuse_mount_fc", "fuse_mount", "fc", Ptr);
+    layout.fuse_conn_connected = r.module(
+        "fuse_conn_connected",
+        "fuse",
+        &[("fuse_conn", "connected"), ("fuse_chan", "connected")],
+        Int(4),
+    );
+    let btf = r.types.of("fuse");
+    let chan = btf.and_then(|btf| btf.member("fuse_conn", "chan", Ptr).ok());
+    layout.fuse_conn_chan = chan.map_or(ABSENT, |member| member.offset_bytes);
 }
 
 /// A layout of zeros, without naming its hundred fields.

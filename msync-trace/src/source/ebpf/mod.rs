@@ -164,7 +164,7 @@ const MOST_EMPTY: u32 = 50;
 const QUIET_NS: u64 = 2_000_000_000;
 
 /// Kernel modules whose arrival changes what can be hooked.
-const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs"];
+const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "nfs", "fuse"];
 
 /// Facts from this kernel.
 pub struct Tracer {

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::paths;
 use crate::scenarios::tool::{Report, Tool};
-use crate::scenarios::volume::{Kind, Volume};
+use crate::scenarios::volume::{Kind, Sight, Volume};
 use crate::scenarios::world::Skip;
 use action::{Action, generate};
 use case::Case;
@@ -236,7 +236,11 @@ impl<'a> Lab<'a> {
     }
 
     fn volume(&self) -> Result<Volume> {
-        let mut volume = Volume::new(self.kind, self.scratch)?;
+        let mut volume = Volume::new(
+            self.kind,
+            Sight::of(self.kind, &self.tool.tier),
+            self.scratch,
+        )?;
         volume.take()?;
         Ok(volume)
     }

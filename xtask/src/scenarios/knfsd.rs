@@ -1,0 +1,276 @@
+//! The kernel's own NFS server in a network of its own, without any daemon: what mountd, rpcbind
+//! and exportfs would say is said here.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::volume::c_string;
+use super::world::Skip;
+
+/// Where rpcbind would listen, and mountd as well.
+const RPC_PORT: u16 = 111;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// `rpc.mountd` writes this for "never".
+const NEVER: u32 = i32::MAX as u32;
+/// `NFSEXP_INSECURE_PORT | NFSEXP_NOSUBTREECHECK | NFSEXP_FSID` (uapi/linux/nfsd/export.h); root
+/// is root.
+const EXPORT: u32 = 0x2 | 0x400 | 0x2000;
+const READ_ONLY: u32 = 0x1;
+/// The file handle of an export's root by its number 0: version 1, no authentication, `FSID_NUM`,
+/// `FILEID_ROOT`, then the number (fs/nfsd/nfsfh.h).
+const ROOT_HANDLE: [u8; 8] = [1, 0, 1, 0, 0, 0, 0, 0];
+
+/// A folder that is being exported.
+pub struct Knfsd {
+    folder: PathBuf,
+    control: PathBuf,
+    helper: libc::pid_t,
+    serving: bool,
+}
+
+impl Knfsd {
+    /// The server, not serving yet. Forks: call it before this process has threads. No NFS in this
+    /// kernel is a [`Skip`].
+    pub fn new(folder: &Path, control: &Path) -> Result<Knfsd> {
+        for module in ["nfsd", "nfs", "nfsv3", "nfsv4"] {
+            let _ = Command::new("modprobe").args(["-q", module]).output();
+        }
+        let known = std::fs::read_to_string("/proc/filesystems")?;
+        if !known.split_whitespace().any(|word| word == "nfsd") {
+            bail!(Skip("this kernel has no NFS server".to_owned()));
+        }
+        own_network().context("a network of our own")?;
+        let helper = answer_for_daemons()?;
+        std::fs::create_dir_all(control)?;
+        let at = c_string(control)?;
+        // SAFETY: all are C strings that outlive the call.
+        let mounted = unsafe {
+            libc::mount(
+                c"nfsd".as_ptr(),
+                at.as_ptr(),
+                c"nfsd".as_ptr(),
+                0,
+                std::ptr::null(),
+            )
+        };
+        let server = Knfsd {
+            folder: folder.to_owned(),
+            control: control.to_owned(),
+            helper,
+            serving: false,
+        };
+        match mounted {
+            0 => Ok(server),
+            _ => Err(io::Error::last_os_error()).context("mount nfsd"),
+        }
+    }
+
+    /// Exports the folder. The server begins at the first time: its state of version 4 takes
+    /// seconds to be built.
+    pub fn start(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.serving, true) {
+            return self.export(0);
+        }
+        // The shortest that the server takes: nobody has anything to reclaim.
+        for time in ["nfsv4leasetime", "nfsv4gracetime"] {
+            let _ = self.tell(time, "10");
+        }
+        self.tell("portlist", "tcp 2049")?;
+        self.tell("threads", "4")?;
+        let _ = self.tell("v4_end_grace", "Y");
+        self.export(0)
+    }
+
+    /// From now on the export is read-only.
+    pub fn read_only(&self) -> Result<()> {
+        self.flush()?;
+        self.export(READ_ONLY)
+    }
+
+    fn export(&self, more: u32) -> Result<()> {
+        let folder = self.folder.display();
+        cache(
+            "auth.unix.ip",
+            "channel",
+            &format!("nfsd 127.0.0.1 {NEVER} here\n"),
+        )?;
+        let flags = EXPORT | more;
+        let export = format!("here {folder} {NEVER} {flags} 65534 65534 0\n");
+        cache("nfsd.export", "channel", &export)?;
+        let handle = format!("here 1 \\x00000000 {NEVER} {folder}\n");
+        cache("nfsd.fh", "channel", &handle)
+    }
+
+    /// The server forgets what is exported; what it holds open it may keep.
+    fn flush(&self) -> Result<()> {
+        for name in ["auth.unix.ip", "nfsd.export", "nfsd.fh"] {
+            cache(name, "flush", &format!("{NEVER}\n"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of the folder.
+    pub fn stop(&self) -> Result<()> {
+        // Not all kernels give up what clients of version 4 hold; it ends with their lease.
+        let _ = self.tell("unlock_filesystem", &self.folder.to_string_lossy());
+        self.flush()
+    }
+
+    fn tell(&self, file: &str, what: &str) -> Result<()> {
+        let path = self.control.join(file);
+        std::fs::write(&path, format!("{what}\n"))
+            .with_context(|| format!("write {what:?} to nfsd's {file}"))
+    }
+}
+
+impl Drop for Knfsd {
+    fn drop(&mut self) {
+        let _ = self.stop();
+        let _ = self.tell("threads", "0");
+        if let Ok(at) = c_string(&self.control) {
+            // SAFETY: a C string that outlives the call.
+            unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child, not yet waited for.
+        unsafe {
+            libc::kill(self.helper, libc::SIGKILL);
+            libc::waitpid(self.helper, &raw mut status, 0);
+        }
+    }
+}
+
+/// Writes one entry of a cache of the kernel's RPC server; the file appears with the server.
+fn cache(name: &str, file: &str, entry: &str) -> Result<()> {
+    let path = format!("/proc/net/rpc/{name}/{file}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match std::fs::write(&path, entry) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result.with_context(|| format!("write {entry:?} to {path}")),
+        }
+    }
+}
+
+/// Source and options of a mount of the export, for mount(2).
+pub fn mount_data(version: u8) -> (String, String) {
+    let both = "addr=127.0.0.1,proto=tcp,port=2049,sec=sys";
+    match version {
+        3 => (
+            "127.0.0.1:/".to_owned(),
+            format!(
+                "vers=3,{both},nolock,mountaddr=127.0.0.1,mountvers=3,mountproto=tcp,\
+                 mountport={RPC_PORT}"
+            ),
+        ),
+        _ => (
+            "127.0.0.1:/".to_owned(),
+            format!("vers=4.2,{both},clientaddr=127.0.0.1"),
+        ),
+    }
+}
+
+/// chattr +i.
+pub fn make_immutable(file: &Path) -> Result<()> {
+    let status = Command::new("chattr")
+        .arg("+i")
+        .arg(file)
+        .status()
+        .context("chattr")?;
+    if !status.success() {
+        bail!("chattr: {status}");
+    }
+    Ok(())
+}
+
+/// A network with nothing but a loopback device: no server of this machine is in the way, and
+/// nobody else can reach ours.
+fn own_network() -> io::Result<()> {
+    // SAFETY: no memory is touched but the request, which outlives the calls.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNET) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request);
+        let error = io::Error::last_os_error();
+        libc::close(socket);
+        if result == 0 { Ok(()) } else { Err(error) }
+    }
+}
+
+/// A process that answers for rpcbind (whatever is registered is registered) and for mountd (the
+/// root of the export is all there is to mount).
+fn answer_for_daemons() -> Result<libc::pid_t> {
+    let listener = TcpListener::bind(("127.0.0.1", RPC_PORT)).context("listen as rpcbind")?;
+    // SAFETY: this process has one thread, so the child may do anything.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()).context("fork"),
+        0 => {
+            // SAFETY: constants only.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::signal(libc::SIGINT, libc::SIG_IGN);
+            }
+            for caller in listener.incoming().flatten() {
+                std::thread::spawn(move || answer(caller));
+            }
+            // SAFETY: leaves without running anything that belongs to the parent.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(pid),
+    }
+}
+
+const PROGRAM_MOUNT: u32 = 100_005;
+const MOUNT_MNT: u32 = 1;
+const RPCBIND_NULL: u32 = 0;
+
+/// ONC RPC over TCP (RFC 5531), one record after the other; MOUNT version 3 is in RFC 1813.
+fn answer(mut caller: TcpStream) -> io::Result<()> {
+    loop {
+        let mut mark = [0; 4];
+        caller.read_exact(&mut mark)?;
+        let len = u32::from_be_bytes(mark) & 0x7fff_ffff;
+        let mut call = vec![0; len.min(4096) as usize];
+        caller.read_exact(&mut call)?;
+        let word = |index: usize| {
+            let bytes = call.get(index * 4..index * 4 + 4).unwrap_or(&[0; 4]);
+            u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+        };
+        let (transaction, program, procedure) = (word(0), word(3), word(5));
+        // Reply, accepted, no verifier, success.
+        let mut reply: Vec<u32> = vec![transaction, 1, 0, 0, 0, 0];
+        match (program, procedure) {
+            (PROGRAM_MOUNT, MOUNT_MNT) => {
+                let handle = ROOT_HANDLE.chunks(4);
+                let handle =
+                    handle.map(|part| u32::from_be_bytes([part[0], part[1], part[2], part[3]]));
+                // Status 0, the handle, and one way to authenticate: AUTH_SYS.
+                reply.extend([0, ROOT_HANDLE.len() as u32]);
+                reply.extend(handle);
+                reply.extend([1, 1]);
+            }
+            (PROGRAM_MOUNT, _) | (_, RPCBIND_NULL) => {}
+            // SET and UNSET: true.
+            _ => reply.push(1),
+        }
+        let bytes: Vec<u8> = reply.iter().flat_map(|word| word.to_be_bytes()).collect();
+        let mark = 0x8000_0000 | bytes.len() as u32;
+        caller.write_all(&[&mark.to_be_bytes()[..], &bytes].concat())?;
+    }
+}
