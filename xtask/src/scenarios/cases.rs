@@ -126,7 +126,6 @@ pub fn scenarios() -> &'static [Scenario] {
         dead_journal on DATA_JOURNAL;
         server_deleted_the_file on NFS3;
         server_made_the_file_immutable on NFS;
-        server_made_the_export_read_only on NFS3;
         server_dies on FUSE;
         server_without_fsync_dies on FUSE;
     }
@@ -617,12 +616,6 @@ fn server_deleted_the_file(world: &mut World) -> Result<()> {
 fn server_made_the_file_immutable(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::EPERM, |world| {
         super::knfsd::make_immutable(&on_server(world, FILE))
-    })
-}
-
-fn server_made_the_export_read_only(world: &mut World) -> Result<()> {
-    refused_by_server(world, libc::EROFS, |world| {
-        world.volume.knfsd()?.read_only()
     })
 }
 

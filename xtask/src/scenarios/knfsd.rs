@@ -20,7 +20,6 @@ const NEVER: u32 = i32::MAX as u32;
 /// `NFSEXP_INSECURE_PORT | NFSEXP_NOSUBTREECHECK | NFSEXP_FSID` (uapi/linux/nfsd/export.h); root
 /// is root.
 const EXPORT: u32 = 0x2 | 0x400 | 0x2000;
-const READ_ONLY: u32 = 0x1;
 /// The file handle of an export's root by its number 0: version 1, no authentication, `FSID_NUM`,
 /// `FILEID_ROOT`, then the number (fs/nfsd/nfsfh.h).
 const ROOT_HANDLE: [u8; 8] = [1, 0, 1, 0, 0, 0, 0, 0];
@@ -74,7 +73,7 @@ impl Knfsd {
     /// seconds to be built.
     pub fn start(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.serving, true) {
-            return self.export(0);
+            return self.export();
         }
         // The shortest that the server takes: nobody has anything to reclaim.
         for time in ["nfsv4leasetime", "nfsv4gracetime"] {
@@ -83,24 +82,17 @@ impl Knfsd {
         self.tell("portlist", "tcp 2049")?;
         self.tell("threads", "4")?;
         let _ = self.tell("v4_end_grace", "Y");
-        self.export(0)
+        self.export()
     }
 
-    /// From now on the export is read-only.
-    pub fn read_only(&self) -> Result<()> {
-        self.flush()?;
-        self.export(READ_ONLY)
-    }
-
-    fn export(&self, more: u32) -> Result<()> {
+    fn export(&self) -> Result<()> {
         let folder = self.folder.display();
         cache(
             "auth.unix.ip",
             "channel",
             &format!("nfsd 127.0.0.1 {NEVER} here\n"),
         )?;
-        let flags = EXPORT | more;
-        let export = format!("here {folder} {NEVER} {flags} 65534 65534 0\n");
+        let export = format!("here {folder} {NEVER} {EXPORT} 65534 65534 0\n");
         cache("nfsd.export", "channel", &export)?;
         let handle = format!("here 1 \\x00000000 {NEVER} {folder}\n");
         cache("nfsd.fh", "channel", &handle)

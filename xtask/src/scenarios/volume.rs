@@ -304,11 +304,6 @@ impl Volume {
             .with_context(|| format!("mount {}", self.kind.name()))
     }
 
-    /// NFS: the server.
-    pub fn knfsd(&self) -> Result<&Knfsd> {
-        self.nfs.as_ref().context("no NFS server here")
-    }
-
     /// FUSE: the same files again, from a server that may not implement FSYNC.
     pub fn serve_again(&mut self, has_fsync: bool) -> Result<()> {
         self.stop_serving()?;
@@ -333,7 +328,9 @@ impl Volume {
             None => return Ok(()),
             Some(Serving::Nfs) => {
                 unmount(&self.at)?;
-                self.knfsd()?.stop()?;
+                if let Some(server) = &self.nfs {
+                    server.stop()?;
+                }
             }
             Some(Serving::Fuse(server)) => {
                 unmount(&self.at)?;
