@@ -643,18 +643,25 @@ impl Instance {
     }
 
     /// Changes what user space tells the programs.
+    ///
+    /// A program that meets the first failure sets `tracked` in the same entry, after it put the
+    /// inode into the map: what was read before that must not take it back.
     pub fn update_control(
         &mut self,
         change: impl FnOnce(&mut abi::Control),
     ) -> Result<(), AttachError> {
+        let failed = |error: MapError| AttachError::Map(error.to_string());
         let mut control = self
             .control
             .get(&0, 0)
             .map_or_else(|_| FromZeros::new_zeroed(), |c| c.0);
         change(&mut control);
-        self.control
-            .set(0, Pod(control), 0)
-            .map_err(|error| AttachError::Map(error.to_string()))
+        self.control.set(0, Pod(control), 0).map_err(failed)?;
+        if control.tracked == 0 && self.failed.keys().next().is_some() {
+            control.tracked = 1;
+            self.control.set(0, Pod(control), 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The counters, summed over all CPUs.

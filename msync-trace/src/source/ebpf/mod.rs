@@ -418,11 +418,10 @@ impl Tracer {
         if left > 0 {
             return;
         }
-        // Nothing is followed: back to one comparison per sync call. A failure that arrives
-        // between the two steps is found by looking again.
+        // Nothing is followed: back to one comparison per sync call, unless a failure arrives in
+        // this moment.
         let _ = self.instance.update_control(|control| control.tracked = 0);
         if self.instance.failed.keys().next().is_some() {
-            let _ = self.instance.update_control(|control| control.tracked = 1);
             return;
         }
         self.instance.detach_on_demand();
