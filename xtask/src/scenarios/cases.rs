@@ -119,6 +119,9 @@ pub fn scenarios() -> &'static [Scenario] {
         fresh_hole on WRITE_ERRORS;
         async_promises_nothing on WRITE_ERRORS;
         async_on_request on WRITE_ERRORS, with "--include-async";
+        async_while_pending on PAGE_ERRORS, with "--include-async";
+        failed_again_after_recovery on PAGE_ERRORS;
+        two_threads_at_once on WRITE_ERRORS;
         partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
@@ -126,6 +129,8 @@ pub fn scenarios() -> &'static [Scenario] {
         dead_journal on DATA_JOURNAL;
         server_deleted_the_file on NFS3;
         server_made_the_file_immutable on NFS;
+        server_made_the_export_read_only on NFS;
+        server_was_lied_to on NFS3, with "--calls" "fsync";
         server_dies on FUSE;
         server_without_fsync_dies on FUSE;
     }
@@ -511,6 +516,51 @@ fn async_on_request(world: &mut World) -> Result<()> {
     )
 }
 
+/// Nobody was told yet: the next msync of this descriptor will be.
+fn async_while_pending(world: &mut World) -> Result<()> {
+    let (mut victim, _) = failed_in_background(world)?;
+    let lie = victim.sync(Ask::MsyncAsync(ALL), By::Main)?.must_be(0)?;
+    let claim = Claim::new(FILE, lie, Told::Pending).call("msync_async");
+    world.lied(claim.lost(BAD))?;
+    victim.msync(ALL)?.must_be(libc::EIO)?;
+    Ok(())
+}
+
+/// Stored again, and lost again: another failure, another incident.
+fn failed_again_after_recovery(world: &mut World) -> Result<()> {
+    let (mut first, _) = told_once(world)?;
+    let lie = first.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))?;
+    world.heal()?;
+    first.store(BAD, false)?;
+    first.msync(ALL)?.must_be(0)?;
+    let mut second = world.program("second")?;
+    open_and_map(&mut second, 0)?;
+    world.fail(libc::EIO)?;
+    second.store(5..6, true)?;
+    is_told(world, &mut second, ALL)?;
+    let lie = second.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(5..6))
+}
+
+/// One thread asks for a failed file, another for a healthy one, again and again.
+fn two_threads_at_once(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    let second = victim.open("b", Open::New)?;
+    let healthy = PAGES..2 * PAGES;
+    victim.resize(second, PAGES)?;
+    victim.map(second, PAGES, 0, PAGES)?;
+    victim.store(healthy.clone(), false)?;
+    victim.msync(healthy.clone())?.must_be(0)?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    let both = Ask::MsyncBeside(ALL, healthy);
+    let lie = victim.sync(both, By::Main)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))?;
+    world.kept("b")
+}
+
 /// Two failed runs, one of them stored again.
 fn partly_rewritten(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
@@ -617,6 +667,41 @@ fn server_made_the_file_immutable(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::EPERM, |world| {
         super::knfsd::make_immutable(&on_server(world, FILE))
     })
+}
+
+fn server_made_the_export_read_only(world: &mut World) -> Result<()> {
+    refused_by_server(world, libc::EROFS, |world| {
+        world.volume.knfsd()?.make_read_only()
+    })
+}
+
+/// A program beside the server loses pages of a file that clients have as well. A client then asks
+/// for its own bytes, and the server is given success by its own disk, over those that were lost.
+fn server_was_lied_to(world: &mut World) -> Result<()> {
+    let (mut client, _) = program_with_file(world, "client")?;
+    let mut beside = world.program_on_server("beside")?;
+    let slot = open_and_map(&mut beside, 0)?;
+    world.fail(libc::EIO)?;
+    beside.store(BAD, true)?;
+    beside
+        .sync(Ask::Fsync(slot), By::Main)?
+        .must_be(libc::EIO)?;
+    // Pages apart: one run would be written and made durable by a single request, for its range.
+    // The server's own descriptor may be as old as the failure, then it is told first.
+    for call in 1..=3 {
+        client.store(0..1, false)?;
+        client.store(14..15, false)?;
+        let answer = client.msync(ALL)?;
+        let name = super::program::name(answer.errno);
+        world.note(format!("msync {call} of the client gave {name}"));
+        if answer.errno == 0 {
+            return world.point(Truth::ServerLied {
+                file: FILE.to_owned(),
+                lost: BAD,
+            });
+        }
+    }
+    anyhow::bail!("the client's msync fails again and again")
 }
 
 /// The server is killed while pages are dirty. It had FSYNC, so the first msync fails for want of

@@ -1,8 +1,11 @@
 //! The kernel's own NFS server in a network of its own, without any daemon: what mountd, rpcbind
 //! and exportfs would say is said here.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,11 +18,16 @@ use super::world::Skip;
 /// Where rpcbind would listen, and mountd as well.
 const RPC_PORT: u16 = 111;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long after one flush of a cache the next may come: the kernel counts in seconds, and a
+/// second one in the same second cleans nothing until that time has passed (`write_flush` and
+/// `cache_clean`, net/sunrpc/cache.c).
+const BETWEEN_FLUSHES: Duration = Duration::from_millis(1100);
 /// `rpc.mountd` writes this for "never".
 const NEVER: u32 = i32::MAX as u32;
 /// `NFSEXP_INSECURE_PORT | NFSEXP_NOSUBTREECHECK | NFSEXP_FSID` (uapi/linux/nfsd/export.h); root
 /// is root.
 const EXPORT: u32 = 0x2 | 0x400 | 0x2000;
+const READ_ONLY: u32 = 0x1;
 /// The file handle of an export's root by its number 0: version 1, no authentication, `FSID_NUM`,
 /// `FILEID_ROOT`, then the number (fs/nfsd/nfsfh.h).
 const ROOT_HANDLE: [u8; 8] = [1, 0, 1, 0, 0, 0, 0, 0];
@@ -29,7 +37,10 @@ pub struct Knfsd {
     folder: PathBuf,
     control: PathBuf,
     helper: libc::pid_t,
+    /// Where it can be reached.
+    network: File,
     serving: bool,
+    flushed: Cell<Option<Instant>>,
 }
 
 impl Knfsd {
@@ -43,7 +54,7 @@ impl Knfsd {
         if !known.split_whitespace().any(|word| word == "nfsd") {
             bail!(Skip("this kernel has no NFS server".to_owned()));
         }
-        own_network().context("a network of our own")?;
+        let network = own_network().context("a network of our own")?;
         let helper = answer_for_daemons()?;
         std::fs::create_dir_all(control)?;
         let at = c_string(control)?;
@@ -61,7 +72,9 @@ impl Knfsd {
             folder: folder.to_owned(),
             control: control.to_owned(),
             helper,
+            network,
             serving: false,
+            flushed: Cell::new(None),
         };
         match mounted {
             0 => Ok(server),
@@ -69,11 +82,21 @@ impl Knfsd {
         }
     }
 
-    /// Exports the folder. The server begins at the first time: its state of version 4 takes
+    /// From now on this process is where the server can be reached: there may be two.
+    fn enter_network(&self) -> Result<()> {
+        // SAFETY: touches no memory.
+        match unsafe { libc::setns(self.network.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()).context("the server's network"),
+        }
+    }
+
+    /// Exports the folder, for mounts of this process. The server begins at the first time: its state of version 4 takes
     /// seconds to be built.
     pub fn start(&mut self) -> Result<()> {
+        self.enter_network()?;
         if std::mem::replace(&mut self.serving, true) {
-            return self.export();
+            return self.export(0);
         }
         // The shortest that the server takes: nobody has anything to reclaim.
         for time in ["nfsv4leasetime", "nfsv4gracetime"] {
@@ -82,17 +105,25 @@ impl Knfsd {
         self.tell("portlist", "tcp 2049")?;
         self.tell("threads", "4")?;
         let _ = self.tell("v4_end_grace", "Y");
-        self.export()
+        self.export(0)
     }
 
-    fn export(&self) -> Result<()> {
+    /// From now on the export is read-only.
+    pub fn make_read_only(&self) -> Result<()> {
+        self.enter_network()?;
+        self.flush()?;
+        self.export(READ_ONLY)
+    }
+
+    fn export(&self, more: u32) -> Result<()> {
         let folder = self.folder.display();
         cache(
             "auth.unix.ip",
             "channel",
             &format!("nfsd 127.0.0.1 {NEVER} here\n"),
         )?;
-        let export = format!("here {folder} {NEVER} {EXPORT} 65534 65534 0\n");
+        let flags = EXPORT | more;
+        let export = format!("here {folder} {NEVER} {flags} 65534 65534 0\n");
         cache("nfsd.export", "channel", &export)?;
         let handle = format!("here 1 \\x00000000 {NEVER} {folder}\n");
         cache("nfsd.fh", "channel", &handle)
@@ -100,14 +131,28 @@ impl Knfsd {
 
     /// The server forgets what is exported; what it holds open it may keep.
     fn flush(&self) -> Result<()> {
+        if let Some(flushed) = self.flushed.get() {
+            std::thread::sleep(BETWEEN_FLUSHES.saturating_sub(flushed.elapsed()));
+        }
+        self.flushed.set(Some(Instant::now()));
         for name in ["auth.unix.ip", "nfsd.export", "nfsd.fh"] {
             cache(name, "flush", &format!("{NEVER}\n"))?;
         }
         Ok(())
     }
 
+    /// Lets go again, if the last time is long enough ago: a request that was still on its way has
+    /// put its file back into the server's caches.
+    pub fn stop_again(&self) -> Result<()> {
+        match self.flushed.get() {
+            Some(flushed) if flushed.elapsed() < BETWEEN_FLUSHES => Ok(()),
+            _ => self.stop(),
+        }
+    }
+
     /// Lets go of the folder.
     pub fn stop(&self) -> Result<()> {
+        self.enter_network()?;
         // Not all kernels give up what clients of version 4 hold; it ends with their lease.
         let _ = self.tell("unlock_filesystem", &self.folder.to_string_lossy());
         self.flush()
@@ -184,7 +229,7 @@ pub fn make_immutable(file: &Path) -> Result<()> {
 
 /// A network with nothing but a loopback device: no server of this machine is in the way, and
 /// nobody else can reach ours.
-fn own_network() -> io::Result<()> {
+fn own_network() -> io::Result<File> {
     // SAFETY: no memory is touched but the request, which outlives the calls.
     unsafe {
         if libc::unshare(libc::CLONE_NEWNET) != 0 {
@@ -201,8 +246,11 @@ fn own_network() -> io::Result<()> {
         let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request);
         let error = io::Error::last_os_error();
         libc::close(socket);
-        if result == 0 { Ok(()) } else { Err(error) }
+        if result != 0 {
+            return Err(error);
+        }
     }
+    File::open("/proc/self/ns/net")
 }
 
 /// A process that answers for rpcbind (whatever is registered is registered) and for mountd (the

@@ -12,13 +12,13 @@ pub mod verdict;
 pub mod volume;
 pub mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use cases::{Scenario, scenarios};
-use tool::{Running, Tool};
+use tool::{Report, Running, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, World};
 
@@ -88,16 +88,9 @@ impl ScenariosArgs {
         } else {
             self.fs.clone()
         };
-        let chosen = |kind: Kind| {
-            scenarios()
-                .iter()
-                .filter(move |s| s.runs_on(kind) && s.name.contains(&self.only))
-                .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
-        };
         if self.list {
-            for kind in kinds {
-                chosen(kind).for_each(|s| println!("{}/{}", kind.name(), s.name));
-            }
+            self.chosen(&kinds)
+                .for_each(|story| println!("{}", story.name()));
             return Ok(true);
         }
         // SAFETY: geteuid has no arguments.
@@ -123,31 +116,21 @@ impl ScenariosArgs {
         }
         crate::faults::private_mounts()?;
         let scratch = tempfile::tempdir()?;
+        let mut early = tool
+            .as_ref()
+            .filter(|_| self.modules_later)
+            .map(|tool| tool.start_before_modules(&kinds));
+        // Before any of them is mounted: what stands behind a disk is a process with the mounts of
+        // its birth. Before the tool as well, for this loads modules.
+        let mut volumes = Volumes::new(&kinds, &self.tier, scratch.path());
         let mut count = Count::default();
-        for kind in kinds {
-            let mut early = tool
-                .as_ref()
-                .filter(|_| self.modules_later)
-                .map(|tool| tool.start_before_module(kind.module()));
-            let mut volume = Volume::new(kind, Sight::of(kind, &self.tier), scratch.path());
-            let mut groups: Vec<Vec<&Scenario>> = Vec::new();
-            for scenario in chosen(kind) {
-                match groups
-                    .iter_mut()
-                    .find(|group| group[0].flags == scenario.flags)
-                {
-                    Some(group) if self.shared_tool => group.push(scenario),
-                    _ => groups.push(vec![scenario]),
-                }
-            }
-            for group in groups {
-                for done in play(&group, &mut volume, tool.as_ref(), early.take()) {
-                    let name = format!("{}/{}", kind.name(), done.name);
-                    count.add(&name, done.result, done.took);
-                    if self.verbose {
-                        let lines = done.notes.iter().flat_map(|note| note.lines());
-                        lines.for_each(|line| println!("    {line}"));
-                    }
+        for group in self.groups(&kinds) {
+            let early = early.take();
+            for done in play(&group, &mut volumes, tool.as_ref(), early, self.shared_tool) {
+                count.add(&done);
+                if self.verbose {
+                    let lines = done.notes.iter().flat_map(|note| note.lines());
+                    lines.for_each(|line| println!("    {line}"));
                 }
             }
         }
@@ -157,14 +140,85 @@ impl ScenariosArgs {
         );
         Ok(count.failed == 0)
     }
+
+    /// The scenarios, file system by file system.
+    fn chosen(&self, kinds: &[Kind]) -> impl Iterator<Item = Story> {
+        let on = move |kind: Kind| {
+            scenarios()
+                .iter()
+                .filter(move |s| s.runs_on(kind) && s.name.contains(&self.only))
+                .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
+                .map(move |scenario| Story { kind, scenario })
+        };
+        kinds.iter().flat_map(move |kind| on(*kind))
+    }
+
+    /// The scenarios that share one run of the tool.
+    fn groups(&self, kinds: &[Kind]) -> Vec<Vec<Story>> {
+        let mut groups: Vec<Vec<Story>> = Vec::new();
+        for story in self.chosen(kinds) {
+            let same = |group: &&mut Vec<Story>| group[0].scenario.flags == story.scenario.flags;
+            match groups.iter_mut().find(same) {
+                Some(group) if self.shared_tool => group.push(story),
+                _ => groups.push(vec![story]),
+            }
+        }
+        groups
+    }
+}
+
+/// A scenario on a file system.
+#[derive(Clone, Copy)]
+struct Story {
+    kind: Kind,
+    scenario: &'static Scenario,
+}
+
+impl Story {
+    fn name(self) -> String {
+        format!("{}/{}", self.kind.name(), self.scenario.name)
+    }
+}
+
+/// The scratch file systems; one is mounted at a time.
+struct Volumes {
+    made: Vec<(Kind, Result<Volume>)>,
+}
+
+impl Volumes {
+    fn new(kinds: &[Kind], tier: &str, scratch: &Path) -> Self {
+        let make = |kind: &Kind| (*kind, Volume::new(*kind, Sight::of(*kind, tier), scratch));
+        Self {
+            made: kinds.iter().map(make).collect(),
+        }
+    }
+
+    /// The one that is to be used now; the others are unmounted.
+    fn turn_to(&mut self, kind: Kind) -> Result<&mut Volume> {
+        for (made, volume) in &mut self.made {
+            if let Ok(volume) = volume
+                && *made != kind
+            {
+                volume.unmount()?;
+            }
+        }
+        self.get(kind)
+    }
+
+    fn get(&mut self, kind: Kind) -> Result<&mut Volume> {
+        let mut made = self.made.iter_mut();
+        let (_, volume) = made.find(|(made, _)| *made == kind).context("not made")?;
+        volume.as_mut().map_err(|error| again(error))
+    }
 }
 
 impl Count {
-    fn add(&mut self, name: &str, result: Result<()>, took: Duration) {
-        match result {
+    fn add(&mut self, done: &Done) {
+        let name = done.story.name();
+        match &done.result {
             Ok(()) => {
                 self.passed += 1;
-                println!("PASS {name} ({} ms)", took.as_millis());
+                println!("PASS {name} ({} ms)", done.took.as_millis());
             }
             Err(error) if error.is::<Skip>() => {
                 self.skipped += 1;
@@ -188,69 +242,125 @@ fn again(error: &anyhow::Error) -> anyhow::Error {
 
 /// A scenario that was played.
 struct Done {
-    name: &'static str,
+    story: Story,
     result: Result<()>,
+    notes: Vec<String>,
+    /// Without the time that the tool took to start, if it is shared.
+    took: Duration,
+}
+
+/// What a scenario left behind.
+struct Played {
+    story: Story,
+    losses: Result<verdict::Losses>,
     notes: Vec<String>,
     took: Duration,
 }
 
-/// Plays scenarios under one msync-trace (`early`, if it runs already): first all of them, with the disk read after each, then
-/// what it reported is held to what the disk said.
+/// Plays scenarios under one msync-trace (`early`, if it runs already): first all of them, with
+/// the disk read after each, then what it reported is held to what the disk said.
 fn play(
-    group: &[&Scenario],
-    volume: &mut Result<Volume>,
+    group: &[Story],
+    volumes: &mut Volumes,
     tool: Option<&Tool>,
     early: Option<Result<Running>>,
+    shared: bool,
 ) -> Vec<Done> {
     let begin = Instant::now();
     let running = early
-        .or_else(|| tool.map(|tool| tool.start(group[0].flags)))
+        .or_else(|| tool.map(|tool| tool.start(group[0].scenario.flags)))
         .transpose();
     let mut played = Vec::new();
-    for case in group {
+    for story in group {
+        if shared {
+            progress(*story);
+        }
+        let begin = Instant::now();
         let mut notes = Vec::new();
-        let losses = match (&mut *volume, &running) {
-            (Err(error), _) => Err(again(error)),
-            (_, Err(error)) => Err(again(error)),
-            (Ok(volume), Ok(_)) => lose(case, volume, &mut notes),
+        let losses = match &running {
+            Err(error) => Err(again(error)),
+            Ok(_) => volumes
+                .turn_to(story.kind)
+                .and_then(|volume| lose(story.scenario, volume, &mut notes)),
         };
-        played.push((case.name, losses, notes));
+        played.push(Played {
+            story: *story,
+            losses,
+            notes,
+            took: begin.elapsed(),
+        });
     }
     let report = running.and_then(|running| running.map(Running::stop).transpose());
-    let any_loss = played
-        .iter()
-        .any(|(_, losses, _)| matches!(losses, Ok(Some(losses)) if !losses.is_empty()));
-    let all_known = played
-        .iter()
-        .all(|(_, losses, _)| matches!(losses, Ok(Some(_))));
-    let took = begin.elapsed() / u32::try_from(group.len()).unwrap_or(1);
-    let mut done = Vec::new();
-    for (name, losses, mut notes) in played {
-        let result = losses.and_then(|losses| match (losses, &report, &mut *volume) {
-            (_, Err(error), _) => Err(again(error)),
-            (_, _, Err(error)) => Err(again(error)),
-            (Some(losses), Ok(Some(report)), Ok(volume)) => {
-                if group.len() == 1 {
-                    notes.push(report.transcript.clone());
-                }
-                let incidents = report.incidents_below(&volume.path().join(name));
-                verdict::hold_to_account(volume, &losses, &incidents, &mut notes)?;
-                if all_known {
-                    verdict::whole_run(report, any_loss)
-                } else {
-                    Ok(())
-                }
-            }
-            _ => Ok(()),
-        });
-        done.push(Done {
-            name,
-            result,
-            notes,
-            took,
-        });
+    if let [only] = &mut played[..] {
+        only.took = begin.elapsed();
+        if let Ok(Some(report)) = &report {
+            only.notes.push(report.transcript.clone());
+        }
     }
-    done
+    let whole = WholeRun::of(&played);
+    played
+        .into_iter()
+        .map(|mut played| {
+            let volume = volumes.get(played.story.kind);
+            let result = whole.judge(&mut played, volume, &report);
+            Done {
+                story: played.story,
+                result,
+                notes: played.notes,
+                took: played.took,
+            }
+        })
+        .collect()
+}
+
+/// What is known about all scenarios of a run of the tool.
+struct WholeRun {
+    any_loss: bool,
+    all_known: bool,
+}
+
+impl WholeRun {
+    fn of(played: &[Played]) -> Self {
+        let known = |played: &Played| matches!(&played.losses, Ok(Some(_)));
+        let lost = |played: &Played| matches!(&played.losses, Ok(Some(lost)) if !lost.is_empty());
+        Self {
+            any_loss: played.iter().any(lost),
+            all_known: played.iter().all(known),
+        }
+    }
+
+    fn judge(
+        &self,
+        played: &mut Played,
+        volume: Result<&mut Volume>,
+        report: &Result<Option<Report>>,
+    ) -> Result<()> {
+        let losses = match &played.losses {
+            Err(error) => return Err(again(error)),
+            Ok(None) => return Ok(()),
+            Ok(Some(losses)) => losses,
+        };
+        let report = match report {
+            Err(error) => return Err(again(error)),
+            Ok(None) => return Ok(()),
+            Ok(Some(report)) => report,
+        };
+        let volume = volume?;
+        let mut incidents = Vec::new();
+        for root in volume.roots() {
+            incidents.extend(report.incidents_below(&root.join(played.story.scenario.name)));
+        }
+        verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)?;
+        if self.all_known {
+            verdict::whole_run(report, self.any_loss)?;
+        }
+        Ok(())
+    }
+}
+
+/// The results come at the end of a shared run, which may be minutes away.
+fn progress(story: Story) {
+    println!("... {}", story.name());
 }
 
 fn lose(case: &Scenario, volume: &mut Volume, notes: &mut Vec<String>) -> Result<verdict::Losses> {

@@ -47,6 +47,9 @@ pub enum Ask {
     Msync(Range<u64>),
     /// msync(MS_ASYNC).
     MsyncAsync(Range<u64>),
+    /// msync(MS_SYNC) of the first pages again and again, while another thread does so with the
+    /// second. The answer is the first failure of either.
+    MsyncBeside(Range<u64>, Range<u64>),
     /// fsync of a descriptor.
     Fsync(usize),
     /// fdatasync.

@@ -13,6 +13,8 @@ use crate::faults::BLOCK;
 /// Pages of address space for all mappings of a program.
 const ARENA_PAGES: usize = 4096;
 const MSYNC_I386: i32 = 144;
+/// Calls of each of two threads that are at it at the same time.
+const BESIDE: usize = 100;
 
 /// The main loop of the forked process; ends with its parent.
 pub fn obey(name: &str, pipe: UnixStream) -> ! {
@@ -171,7 +173,7 @@ impl Inside {
     fn sync(&self, ask: Ask, by: By) -> Outcome {
         let arena = self.arena;
         let fd = match ask {
-            Ask::Msync(_) | Ask::MsyncAsync(_) => -1,
+            Ask::Msync(_) | Ask::MsyncAsync(_) | Ask::MsyncBeside(..) => -1,
             Ask::Fsync(slot) | Ask::Fdatasync(slot) => self.slots[slot],
             Ask::FileRange(slot) | Ask::IoUring(slot) => self.slots[slot],
         };
@@ -214,6 +216,7 @@ fn call(arena: Arena, ask: &Ask, fd: i32, compat: bool) -> Outcome {
     match ask {
         Ask::Msync(pages) => msync(pages, libc::MS_SYNC),
         Ask::MsyncAsync(pages) => msync(pages, libc::MS_ASYNC),
+        Ask::MsyncBeside(ours, theirs) => beside(arena, ours, theirs),
         // SAFETY: touches no memory.
         Ask::Fsync(_) => answered(unsafe { libc::fsync(fd) }),
         // SAFETY: touches no memory.
@@ -238,6 +241,24 @@ fn call(arena: Arena, ask: &Ask, fd: i32, compat: bool) -> Outcome {
             },
         },
     }
+}
+
+/// Two threads, each with pages of its own.
+fn beside(arena: Arena, ours: &Range<u64>, theirs: &Range<u64>) -> Outcome {
+    let repeat = |pages: &Range<u64>| {
+        let ask = Ask::Msync(pages.clone());
+        let mut answers = (0..BESIDE).map(|_| call(arena, &ask, -1, false));
+        let first = answers.next().unwrap_or_else(|| answered(0));
+        answers.find(|answer| answer.errno != 0).unwrap_or(first)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| repeat(theirs));
+        let own = repeat(ours);
+        match other.join() {
+            Ok(other) if own.errno == 0 && other.errno != 0 => other,
+            _ => own,
+        }
+    })
 }
 
 /// msync as a 32-bit program calls it: `int 0x80` works from 64-bit code too.

@@ -11,9 +11,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::program::name;
+use super::volume::Kind;
 use super::world::{Claim, Skip, Told};
 use crate::faults::BLOCK;
 
@@ -86,35 +87,43 @@ impl Tool {
             stderr,
             seen: Vec::new(),
         };
-        running.wait_for("start")?;
+        running.wait_for("start", 1)?;
         Ok(running)
     }
 
-    /// Starts it without this module, loads the module, and waits until it is hooked.
-    pub fn start_before_module(&self, module: &str) -> Result<Running> {
+    /// Starts it without the modules of these file systems, loads them, and waits until each is
+    /// hooked.
+    pub fn start_before_modules(&self, kinds: &[Kind]) -> Result<Running> {
         let modprobe = |arguments: &[&str]| Command::new("modprobe").args(arguments).output();
-        modprobe(&["-q", "-r", module]).context("modprobe")?;
-        if Path::new("/sys/module").join(module).exists() {
-            bail!(Skip(format!("{module} is built in, or in use")));
+        let modules: BTreeSet<&str> = kinds.iter().map(|kind| kind.module()).collect();
+        for module in &modules {
+            modprobe(&["-q", "-r", module]).context("modprobe")?;
+            if Path::new("/sys/module").join(module).exists() {
+                bail!(Skip(format!("{module} is built in, or in use")));
+            }
         }
         let mut running = self.start(&[])?;
-        let loaded = modprobe(&[module]).context("modprobe")?;
-        if !loaded.status.success() {
-            bail!(Skip(format!("this kernel has no module {module}")));
+        for (hooked, module) in modules.iter().enumerate() {
+            let loaded = modprobe(&[module]).context("modprobe")?;
+            if !loaded.status.success() {
+                bail!(Skip(format!("this kernel has no module {module}")));
+            }
+            running.wait_for("hooks", hooked + 1)?;
         }
-        running.wait_for("hooks")?;
         Ok(running)
     }
 }
 
 impl Running {
-    /// Reads until a line of this type is complete.
-    fn wait_for(&mut self, record_type: &str) -> Result<()> {
+    /// Reads until so many lines of this type are complete.
+    fn wait_for(&mut self, record_type: &str, count: usize) -> Result<()> {
         let deadline = Instant::now() + START;
         let record_type = format!("\"type\":\"{record_type}\"");
-        while !String::from_utf8_lossy(&self.seen)
+        while String::from_utf8_lossy(&self.seen)
             .split_inclusive('\n')
-            .any(|line| line.ends_with('\n') && line.contains(&record_type))
+            .filter(|line| line.ends_with('\n') && line.contains(&record_type))
+            .count()
+            < count
         {
             if !self.read_some(deadline)? {
                 let status = self.child.wait()?;
@@ -237,6 +246,33 @@ pub fn is_about(incident: &Value, claim: &Claim) -> bool {
         && incident["call"] == claim.call
 }
 
+/// Everything in which the incident is not what the NFS server was lied to about this file.
+pub fn differences_at_server(incident: &Value, path: &Path, fs_type: &str) -> Vec<String> {
+    let (file, process) = (&incident["file"], &incident["process"]);
+    let expected = [
+        ("path", &file["path"], json!(path.to_string_lossy())),
+        ("fs_type", &file["fs_type"], json!(fs_type)),
+        ("call", &incident["call"], json!("fsync")),
+        ("errno", &incident["error"]["number"], json!(libc::EIO)),
+        ("comm", &process["comm"], json!("nfsd")),
+        ("kernel_thread", &process["kernel_thread"], json!(true)),
+    ];
+    let mut wrong = wrong_words(expected);
+    let told = &incident["told"];
+    if told != "other" && told != "caller" {
+        wrong.push(format!("told is {told}, expected other or caller"));
+    }
+    wrong
+}
+
+fn wrong_words<'a>(expected: impl IntoIterator<Item = (&'a str, &'a Value, Value)>) -> Vec<String> {
+    expected
+        .into_iter()
+        .filter(|(_, said, wanted)| *said != wanted)
+        .map(|(field, said, wanted)| format!("{field} is {said}, expected {wanted}"))
+        .collect()
+}
+
 /// Whether its evidence is not what can be had.
 pub fn other_evidence(incident: &Value, ranges: bool) -> Option<String> {
     let (said, wanted) = (&incident["evidence"], if ranges { "page" } else { "inode" });
@@ -249,6 +285,7 @@ pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) 
         Told::Nobody => "nobody",
         Told::Other => "other",
         Told::Caller => "caller",
+        Told::Pending => "pending",
     };
     let mut expected = vec![
         (
@@ -287,17 +324,11 @@ pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) 
     if let Some(state) = claim.in_memory {
         expected.push(("in_memory", &incident["in_memory"], Value::from(state)));
     }
-    expected
-        .into_iter()
-        .filter(|(_, said, wanted)| *said != wanted)
-        .map(|(field, said, wanted)| format!("{field} is {said}, expected {wanted}"))
-        .collect()
+    wrong_words(expected)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::scenarios::program::Outcome;
 

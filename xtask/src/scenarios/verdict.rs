@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::tool::{self, Report};
@@ -12,7 +12,7 @@ use super::world::{Claim, Point, Truth};
 
 /// What the disk lost at a point, and the tool has to report.
 pub struct Loss {
-    claim: Claim,
+    to: LiedTo,
     path: PathBuf,
     /// Pages.
     lost: BTreeSet<u64>,
@@ -20,10 +20,18 @@ pub struct Loss {
     refused: BTreeSet<u64>,
 }
 
+/// Whose call gave success.
+enum LiedTo {
+    /// A program's.
+    Program(Claim),
+    /// The NFS server's, on its own disk.
+    Server,
+}
+
 impl Loss {
     fn at(point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
         Self {
-            claim: claim.clone(),
+            to: LiedTo::Program(claim.clone()),
             path: point.path.clone(),
             lost,
             refused: point.refused_pages(),
@@ -79,6 +87,24 @@ pub fn read_the_disk(
                 notes.push(format!("{file}: out of sight, see docs/limits.md"));
                 return Ok(None);
             }
+            Truth::ServerLied {
+                file,
+                lost: expected,
+            } => {
+                let expected: BTreeSet<u64> = expected.clone().collect();
+                ensure!(
+                    lost == expected,
+                    "the server's disk lost pages {} of {file}, expected {}",
+                    list(&lost),
+                    list(&expected)
+                );
+                losses.push(Loss {
+                    to: LiedTo::Server,
+                    path: volume.on_server(&point.path)?,
+                    lost,
+                    refused: point.refused_pages(),
+                });
+            }
             Truth::LostWithoutPromise(file) => {
                 ensure!(
                     !lost.is_empty(),
@@ -100,44 +126,90 @@ pub fn hold_to_account(
     incidents: &[Value],
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    for Loss {
-        claim,
-        path,
-        lost,
-        refused,
-    } in losses
-    {
-        let about: Vec<_> = incidents
+    let mut expected = 0;
+    for loss in losses {
+        let about = loss.incidents(volume, incidents)?;
+        for incident in &about {
+            let wrong = loss.differences(volume, incident);
+            ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+            if loss.has_ranges(volume) {
+                loss.hold_pages_to_account(incident, notes)?;
+            }
+        }
+        expected += about.len();
+    }
+    ensure!(
+        incidents.len() == expected,
+        "{} incidents, expected {expected}: {}",
+        incidents.len(),
+        serde_json::to_string(incidents)?
+    );
+    Ok(())
+}
+
+impl Loss {
+    /// The incidents about it: one, or of the server's threads one or more.
+    fn incidents<'a>(&self, volume: &Volume, all: &'a [Value]) -> Result<Vec<&'a Value>> {
+        let about: Vec<&Value> = all
             .iter()
-            .filter(|incident| tool::is_about(incident, claim))
+            .filter(|incident| match &self.to {
+                LiedTo::Program(claim) => tool::is_about(incident, claim),
+                LiedTo::Server => incident["file"]["fs_type"] == volume.kind.disk_type(),
+            })
             .collect();
-        let [incident] = about[..] else {
-            bail!(
+        match &self.to {
+            LiedTo::Program(claim) => ensure!(
+                about.len() == 1,
                 "{} incidents about this {} of {} by {}, expected 1 (told {:?}, lost {}); all: {}",
                 about.len(),
                 claim.call,
                 claim.file,
                 claim.outcome.pid,
                 claim.told,
-                list(lost),
-                serde_json::to_string(incidents)?
-            );
-        };
-        let mut wrong = tool::differences(incident, claim, path, volume.kind.fs_type());
-        wrong.extend(tool::other_evidence(incident, volume.sight.ranges));
-        ensure!(wrong.is_empty(), "{}", wrong.join("; "));
-        if !volume.sight.ranges {
-            continue;
+                list(&self.lost),
+                serde_json::to_string(all)?
+            ),
+            LiedTo::Server => ensure!(
+                !about.is_empty(),
+                "no incident about the server's fsync (lost {}); all: {}",
+                list(&self.lost),
+                serde_json::to_string(all)?
+            ),
         }
+        Ok(about)
+    }
+
+    fn has_ranges(&self, volume: &Volume) -> bool {
+        match self.to {
+            LiedTo::Program(_) => volume.sight.ranges,
+            // Of the disk, not of what is between it and the programs.
+            LiedTo::Server => true,
+        }
+    }
+
+    fn differences(&self, volume: &Volume, incident: &Value) -> Vec<String> {
+        let mut wrong = match &self.to {
+            LiedTo::Program(claim) => {
+                tool::differences(incident, claim, &self.path, volume.kind.fs_type())
+            }
+            LiedTo::Server => {
+                tool::differences_at_server(incident, &self.path, volume.kind.disk_type())
+            }
+        };
+        wrong.extend(tool::other_evidence(incident, self.has_ranges(volume)));
+        wrong
+    }
+
+    fn hold_pages_to_account(&self, incident: &Value, notes: &mut Vec<String>) -> Result<()> {
         let named = tool::pages(incident);
-        let missing: BTreeSet<u64> = lost - &named;
-        let on_disk: BTreeSet<u64> = &named - lost;
+        let missing: BTreeSet<u64> = &self.lost - &named;
+        let on_disk: BTreeSet<u64> = &named - &self.lost;
         ensure!(
             missing.is_empty(),
             "lost but not named: pages {}",
             list(&missing)
         );
-        let known_better: BTreeSet<u64> = &on_disk - refused;
+        let known_better: BTreeSet<u64> = &on_disk - &self.refused;
         ensure!(
             known_better.is_empty(),
             "named, but on the disk and not part of a failed request: pages {}",
@@ -149,15 +221,8 @@ pub fn hold_to_account(
                 list(&on_disk)
             ));
         }
+        Ok(())
     }
-    ensure!(
-        incidents.len() == losses.len(),
-        "{} incidents, expected {}: {}",
-        incidents.len(),
-        losses.len(),
-        serde_json::to_string(incidents)?
-    );
-    Ok(())
 }
 
 /// What holds for a whole run of the tool: complete, and the exit status that goes with it.

@@ -81,7 +81,7 @@ impl Kind {
     }
 
     /// What is on the disk: a server's own file system, or this one.
-    fn disk_type(self) -> &'static str {
+    pub fn disk_type(self) -> &'static str {
         match self {
             Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "ext4",
             _ => self.fs_type(),
@@ -245,6 +245,14 @@ impl Volume {
         &self.at
     }
 
+    /// Where its files can be seen: at a server of this machine as well.
+    pub fn roots(&self) -> Vec<&Path> {
+        match self.kind.is_served() {
+            true => vec![&self.at, &self.disk_at],
+            false => vec![&self.at],
+        }
+    }
+
     /// Healthy and freshly mounted: from now on somebody uses it. The files of earlier scenarios
     /// may still be there, their errors and cached pages are not.
     pub fn take(&mut self) -> Result<()> {
@@ -304,6 +312,11 @@ impl Volume {
             .with_context(|| format!("mount {}", self.kind.name()))
     }
 
+    /// NFS: the server.
+    pub fn knfsd(&self) -> Result<&Knfsd> {
+        self.nfs.as_ref().context("no NFS server here")
+    }
+
     /// FUSE: the same files again, from a server that may not implement FSYNC.
     pub fn serve_again(&mut self, has_fsync: bool) -> Result<()> {
         self.stop_serving()?;
@@ -323,14 +336,17 @@ impl Volume {
         &self.disk_at
     }
 
+    /// A file of this file system, as its server has it.
+    pub fn on_server(&self, file: &Path) -> Result<PathBuf> {
+        Ok(self.disk_at.join(file.strip_prefix(&self.at)?))
+    }
+
     fn stop_serving(&mut self) -> Result<()> {
         match &mut self.serving {
             None => return Ok(()),
             Some(Serving::Nfs) => {
                 unmount(&self.at)?;
-                if let Some(server) = &self.nfs {
-                    server.stop()?;
-                }
+                self.knfsd()?.stop()?;
             }
             Some(Serving::Fuse(server)) => {
                 unmount(&self.at)?;
@@ -343,11 +359,11 @@ impl Volume {
 
     /// Unmounts; whoever has it open for a moment (a path look-up) gets the time to end.
     pub fn unmount(&mut self) -> Result<()> {
+        self.untouched = false;
         self.stop_serving()?;
         if self.mounted {
             unmount_while(&self.disk_at, || match &self.nfs {
-                // A request that was still on its way has put its file back into the server's caches.
-                Some(server) => server.stop(),
+                Some(server) => server.stop_again(),
                 None => Ok(()),
             })?;
             self.mounted = false;

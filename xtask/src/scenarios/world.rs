@@ -25,6 +25,8 @@ pub enum Told {
     Other,
     /// This very open file description.
     Caller,
+    /// No one yet, but this open file description will be, at its next sync.
+    Pending,
 }
 
 /// An incident that the tool has to report: this call returned success over lost bytes.
@@ -102,6 +104,15 @@ pub enum Truth {
     /// Whether bytes are lost depends on the kernel (a neighbour's store may have rescued them):
     /// if they are, this incident must be reported, else none.
     AsTheDiskSays(Claim),
+    /// Bytes of this file are lost, and the NFS server was given success for its own fsync of it:
+    /// at least one incident of a kernel thread, and nothing else. (Which of its threads asks, for
+    /// which range, through a descriptor of which age, is the server's business.)
+    ServerLied {
+        /// Name of the file.
+        file: String,
+        /// The pages that are lost.
+        lost: Range<u64>,
+    },
     /// Bytes of this file are lost, but nobody promised anything.
     LostWithoutPromise(String),
     /// Bytes of this file are lost and success was returned, but no hook can see it: reporting it
@@ -116,6 +127,7 @@ impl Truth {
     pub fn file(&self) -> &str {
         match self {
             Truth::Lost(claim) | Truth::AsTheDiskSays(claim) => &claim.file,
+            Truth::ServerLied { file, .. } => file,
             Truth::LostWithoutPromise(file) | Truth::OutOfSight(file) | Truth::Kept(file) => file,
         }
     }
@@ -178,6 +190,13 @@ impl<'a> World<'a> {
     /// The directory of this scenario.
     pub fn directory(&self) -> &std::path::Path {
         &self.directory
+    }
+
+    /// Starts a program beside the server, on the server's own files.
+    pub fn program_on_server(&self, name: &str) -> Result<Program> {
+        let story = self.directory.file_name().unwrap_or_default();
+        let directory = self.volume.server_path().join(story);
+        Program::start(name, &directory, Rc::clone(&self.memory))
     }
 
     /// Starts a program under test.
