@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 3;
+pub const ABI_VERSION: u8 = 4;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x03";
@@ -426,10 +426,26 @@ wire! {
         pub vma_file: u32,
         /// `vm_area_struct.vm_pgoff`.
         pub vma_pgoff: u32,
-        /// `vm_area_struct.vm_rb` (5.10).
+        /// `vm_area_struct.vm_mm`.
+        pub vma_mm: u32,
+        /// `vm_area_struct.vm_rb` (before 6.1).
         pub vma_rb: u32,
-        /// `mm_struct.mm_rb` (5.10).
+        /// `mm_struct.mm_rb` (before 6.1).
         pub mm_rb: u32,
+        /// `mm_struct.mm_mt.ma_root` (6.1 and later).
+        pub mm_root: u32,
+        /// `maple_range_64.pivot`: leaves have the same shape.
+        pub range_pivots: u32,
+        /// `maple_range_64.slot`.
+        pub range_slots: u32,
+        /// `maple_range_64.meta.end`.
+        pub range_end: u32,
+        /// `maple_arange_64.pivot`.
+        pub arange_pivots: u32,
+        /// `maple_arange_64.slot`.
+        pub arange_slots: u32,
+        /// `maple_arange_64.meta.end`.
+        pub arange_end: u32,
         /// `iomap_dio.iocb`.
         pub dio_iocb: u32,
         /// `iomap_dio.size`.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use msync_trace::source::ebpf::btf::{Btf, BtfError, Expect, Missing, TypeKind};
+use msync_trace::source::ebpf::layout::{self, Resolved, Types};
+use msync_trace_ebpf::ABSENT;
 
 const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
 
@@ -16,7 +18,7 @@ const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7.2"];
 struct Kernel {
     name: &'static str,
     vmlinux: Arc<Btf>,
-    modules: Vec<(&'static str, Btf)>,
+    modules: Vec<(&'static str, Arc<Btf>)>,
 }
 
 impl Kernel {
@@ -28,9 +30,9 @@ impl Kernel {
         let vmlinux = read("vmlinux.btf").expect("a vmlinux for every kernel");
         let vmlinux = Arc::new(Btf::parse(vmlinux).expect("vmlinux is BTF"));
         let split = |bytes| Btf::parse_split(bytes, Arc::clone(&vmlinux)).expect("split BTF");
-        let modules = ["ext4", "xfs", "btrfs"]
+        let modules = ["ext4", "xfs", "btrfs", "nfs", "fuse"]
             .into_iter()
-            .filter_map(|module| Some((module, split(read(&format!("{module}.btf"))?))))
+            .filter_map(|module| Some((module, Arc::new(split(read(&format!("{module}.btf"))?)))))
             .collect();
         Self {
             name,
@@ -467,4 +469,59 @@ fn the_running_kernel_is_read_where_it_shows_its_types() {
         running.func("vfs_fsync_range").unwrap().position("end"),
         Some(2)
     );
+}
+
+/// The layout that the programs are given.
+fn layout_of(kernel: &Kernel) -> Resolved {
+    let modules = kernel.modules.iter();
+    layout::resolve(&Types {
+        vmlinux: Some(Arc::clone(&kernel.vmlinux)),
+        modules: modules
+            .map(|(name, btf)| ((*name).to_owned(), Arc::clone(btf)))
+            .collect(),
+        version: parse_version(kernel.name),
+    })
+}
+
+fn parse_version(name: &str) -> (u32, u32) {
+    let (major, minor) = name.split_once('.').unwrap();
+    (major.parse().unwrap(), minor.parse().unwrap())
+}
+
+#[test]
+fn every_field_that_a_kernel_can_have_is_found() {
+    for kernel in Kernel::all() {
+        let resolved = layout_of(&kernel);
+        // 5.10: its modules have no BTF. 6.18: it was built without NFS.
+        let unknown = |field: &str| match kernel.name {
+            "5.10" => field == "btrfs_root",
+            "6.18" => field.starts_with("nfs_") || field.starts_with("rpc_"),
+            _ => false,
+        };
+        let missing: Vec<_> = resolved
+            .missing
+            .keys()
+            .filter(|field| !unknown(field))
+            .collect();
+        assert!(missing.is_empty(), "{}: {missing:?}", kernel.name);
+    }
+}
+
+/// After the parent: 15 pivots and 16 slots, the last of which may hold the end instead; or 9 pivots,
+/// 10 slots, 10 gaps and the end.
+#[test]
+fn maple_nodes_are_where_the_walk_expects_them() {
+    for kernel in Kernel::all() {
+        let layout = layout_of(&kernel).layout;
+        let range = [layout.range_pivots, layout.range_slots, layout.range_end];
+        let arange = [layout.arange_pivots, layout.arange_slots, layout.arange_end];
+        if kernel.name == "5.10" {
+            assert_eq!(layout.mm_root, ABSENT);
+            assert_ne!(layout.mm_rb, ABSENT);
+        } else {
+            assert_eq!(range, [8, 128, 248], "{}", kernel.name);
+            assert_eq!(arange, [8, 80, 240], "{}", kernel.name);
+            assert_ne!(layout.mm_root, ABSENT);
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! Sync calls and opens: what was asked for, through which file, and what came back.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     helpers::generated,
     macros::{fentry, fexit, kprobe, raw_tracepoint},
@@ -297,48 +295,126 @@ fn descriptor_synced(syscall: &Syscall, call: u32, ret: i64) {
 
 // ---- tiers 2 and 3: at the exit of the system call -------------------------------------------
 
-/// `bpf_callback_t` of `bpf_find_vma`: notes the address of the mapping.
-unsafe extern "C" fn note_mapping(_task: *mut c_void, vma: *mut c_void, into: *mut c_void) -> i64 {
-    // SAFETY: the caller passes a u64 on its stack.
-    unsafe { *into.cast::<u64>() = vma as u64 };
+/// The mapping at an address, from the maple tree of mappings (6.1 and later). Without `mmap_lock`:
+/// another thread may hold it or wait for it, and `bpf_find_vma` would give up then. Nodes and
+/// mappings stay readable through RCU, which programs run under; a node that was replaced in the
+/// meantime says so. A global function: the verifier looks at it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mapping_in_maple(addr: u64) -> u64 {
+    for _ in 0..MAX_TRIES {
+        let found = maple_walk(addr);
+        if found != REPLACED {
+            return found;
+        }
+    }
+    count(|counters| &mut counters.mappings_busy);
     0
 }
 
-/// The mapping at an address by `bpf_find_vma` (5.17 and later), which takes `mmap_lock` if it is
-/// free. It is read after the lock was given back: a mapping that another thread takes away just
-/// then reads as nothing or as another one, once. A global function: the verifier looks at it
-/// once, and its stack ends before the next step.
+/// How often the tree may change under a walk.
+const MAX_TRIES: usize = 8;
+/// In place of a mapping: a node was replaced during the walk.
+const REPLACED: u64 = 1;
+/// Deepest maple tree that is walked; nodes are half full at least, 65,530 mappings (the default
+/// limit) are no deeper than 6.
+const MAX_MAPLE_DEPTH: usize = 12;
+/// `MAPLE_NODE_MASK` (include/linux/maple_tree.h): the low bits of a node's address hold its type.
+const NODE_MASK: u64 = 255;
+/// `maple_leaf_64` and `maple_arange_64` of `enum maple_type`, from bit 3 on.
+const MAPLE_LEAF: u64 = 1;
+const MAPLE_ARANGE: u64 = 3;
+/// `MAPLE_RANGE64_SLOTS`, less one.
+const MAX_PIVOTS: u64 = 15;
+
+#[inline(always)]
+fn maple_type(node: u64) -> u64 {
+    node >> 3 & 15
+}
+
+/// One walk from the root (`mtree_range_walk` in lib/maple_tree.c does the same).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn mapping_found(addr: u64) -> u64 {
-    let mut vma: u64 = 0;
-    // SAFETY: the callback has the prototype that the helper wants, the context outlives the call.
-    let ret = unsafe {
-        generated::bpf_find_vma(
-            generated::bpf_get_current_task_btf().cast(),
-            addr,
-            note_mapping as *mut c_void,
-            (&raw mut vma).cast(),
-            0,
-        )
+pub extern "C" fn maple_walk(addr: u64) -> u64 {
+    let Some(mm) = read_ptr(current(), layout!(task_mm)) else {
+        return 0;
     };
-    if ret == -16 {
-        count(|counters| &mut counters.mappings_busy);
-    }
-    if ret != 0 {
+    let mut node: u64 = read(mm, layout!(mm_root)).unwrap_or(0);
+    // `xa_is_node`: otherwise there is at most one mapping, from address 0 on.
+    if node & 3 != 2 || node <= 4096 {
         return 0;
     }
-    // Read back as a plain number: the verifier knows the variable as a typed pointer.
-    read((&raw const vma) as u64, 0).unwrap_or(0)
+    for _ in 0..MAX_MAPLE_DEPTH {
+        let next = maple_step(node, addr);
+        if next == REPLACED {
+            return REPLACED;
+        }
+        if maple_type(node) <= MAPLE_LEAF {
+            // Mappings are reused without waiting: this one may be another process's by now.
+            if next != 0 && read::<u64>(next, layout!(vma_mm)).unwrap_or(0) != mm {
+                return REPLACED;
+            }
+            return next;
+        }
+        node = next;
+    }
+    0
+}
+
+/// What the slot for an address holds: the next node, or in a leaf the mapping.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn maple_step(node: u64, addr: u64) -> u64 {
+    let at = node & !NODE_MASK;
+    let (pivots, slots, end) = if maple_type(node) == MAPLE_ARANGE {
+        (
+            layout!(arange_pivots),
+            layout!(arange_slots),
+            layout!(arange_end),
+        )
+    } else {
+        (
+            layout!(range_pivots),
+            layout!(range_slots),
+            layout!(range_end),
+        )
+    };
+    // `ma_data_end`: a full node has no room to say how many slots it uses.
+    let last = at.wrapping_add((MAX_PIVOTS - 1) * 8);
+    let full = maple_type(node) != MAPLE_ARANGE && read::<u64>(last, pivots).unwrap_or(0) != 0;
+    let used = if full {
+        MAX_PIVOTS
+    } else {
+        u64::from(read::<u8>(at, end).unwrap_or(0))
+    };
+    let mut slot = used;
+    for offset in 0..MAX_PIVOTS {
+        if offset >= used {
+            break;
+        }
+        let pivot: u64 = read(at.wrapping_add(offset * 8), pivots).unwrap_or(0);
+        if pivot >= addr {
+            slot = offset;
+            break;
+        }
+    }
+    let held: u64 = read(at.wrapping_add((slot & 15) * 8), slots).unwrap_or(0);
+    // `ma_dead_node`: a replaced node is its own parent.
+    let parent: u64 = read(at, 0).unwrap_or(0);
+    if parent & !NODE_MASK == at {
+        return REPLACED;
+    }
+    held
 }
 
 /// Deepest red-black tree of mappings that is walked: 2^20 mappings.
 const MAX_TREE_DEPTH: usize = 40;
 
-/// The mapping at an address by walking `mm->mm_rb` (5.10, as `find_vma` in mm/mmap.c does).
+/// The mapping at an address, from the red-black tree of mappings (before 6.1; as `find_vma` in
+/// mm/mmap.c does).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn mapping_walked(addr: u64) -> u64 {
+pub extern "C" fn mapping_in_rb(addr: u64) -> u64 {
     let Some(mm) = read_ptr(current(), layout!(task_mm)) else {
         return 0;
     };
@@ -500,17 +576,17 @@ fn given_up(syscall: &Syscall, start: u64, len: Option<u64>) {
     }
 }
 
-/// See [`syscall_exit`]; kernels 5.17 and later.
+/// See [`syscall_exit`]; 6.1 and later.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn sys_exit(ctx: RawTracePointContext) -> u32 {
-    syscall_exit(&ctx, mapping_found);
+    syscall_exit(&ctx, mapping_in_maple);
     0
 }
 
-/// See [`syscall_exit`]; 5.10.
+/// See [`syscall_exit`]; before 6.1.
 #[raw_tracepoint(tracepoint = "sys_exit")]
-fn sys_exit_walk(ctx: RawTracePointContext) -> u32 {
-    syscall_exit(&ctx, mapping_walked);
+fn sys_exit_rb(ctx: RawTracePointContext) -> u32 {
+    syscall_exit(&ctx, mapping_in_rb);
     0
 }
 

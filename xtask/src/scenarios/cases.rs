@@ -122,6 +122,7 @@ pub fn scenarios() -> &'static [Scenario] {
         async_while_pending on PAGE_ERRORS, with "--include-async";
         failed_again_after_recovery on PAGE_ERRORS;
         two_threads_at_once on WRITE_ERRORS;
+        among_many_mappings on PAGE_ERRORS;
         partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
@@ -173,17 +174,27 @@ fn told_once(world: &mut World) -> Result<(Program, usize)> {
 /// btrfs records one failure a second time when its worker gets to it, perhaps after msync
 /// returned.
 fn is_told(world: &mut World, victim: &mut Program, arena: Range<u64>) -> Result<i32> {
+    is_told_by(world, victim, 0, arena)
+}
+
+/// The same with a descriptor in another slot.
+fn is_told_by(
+    world: &mut World,
+    victim: &mut Program,
+    slot: usize,
+    arena: Range<u64>,
+) -> Result<i32> {
     let errno = victim.msync(arena)?.errno;
     world.note(format!("msync gave {}", super::program::name(errno)));
     ensure!(errno != 0, "msync gave 0 over pages that were just refused");
-    settle(world, victim)?;
+    settle(world, victim, slot)?;
     Ok(errno)
 }
 
-fn settle(world: &mut World, victim: &mut Program) -> Result<()> {
+fn settle(world: &mut World, victim: &mut Program, slot: usize) -> Result<()> {
     if world.kind() == Kind::Btrfs {
         world.background_write_back()?;
-        let again = victim.sync(Ask::FileRange(0), By::Main)?.errno;
+        let again = victim.sync(Ask::FileRange(slot), By::Main)?.errno;
         world.note(format!("btrfs, once more: {}", super::program::name(again)));
     }
     Ok(())
@@ -561,6 +572,29 @@ fn two_threads_at_once(world: &mut World) -> Result<()> {
     world.kept("b")
 }
 
+/// The process has so many mappings that the tree of them is several levels deep.
+fn among_many_mappings(world: &mut World) -> Result<()> {
+    let mut victim = world.program("victim")?;
+    let other = victim.open("b", Open::New)?;
+    victim.resize(other, 1)?;
+    // With a gap after each, so that they stay apart.
+    let (below, above) = (0..300, 400..700);
+    for place in below.chain(above) {
+        victim.map(other, 2 * place, 0, 1)?;
+    }
+    let slot = victim.open(FILE, Open::New)?;
+    victim.resize(slot, PAGES)?;
+    let at = 640;
+    victim.map(slot, at, 0, PAGES)?;
+    victim.store(at..at + PAGES, false)?;
+    victim.msync(at..at + PAGES)?.must_be(0)?;
+    world.fail(libc::EIO)?;
+    victim.store(at + BAD.start..at + BAD.end, true)?;
+    is_told_by(world, &mut victim, slot, at..at + PAGES)?;
+    let lie = victim.msync(at..at + PAGES)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
 /// Two failed runs, one of them stored again.
 fn partly_rewritten(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
@@ -612,7 +646,7 @@ fn compat_caller(world: &mut World) -> Result<()> {
         return Err(Skip("no 32-bit system calls here".to_owned()).into());
     }
     first.must_be(libc::EIO)?;
-    settle(world, &mut victim)?;
+    settle(world, &mut victim, 0)?;
     let lie = victim.sync(Ask::Msync(ALL), By::Compat)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
@@ -695,9 +729,12 @@ fn server_was_lied_to(world: &mut World) -> Result<()> {
         let name = super::program::name(answer.errno);
         world.note(format!("msync {call} of the client gave {name}"));
         if answer.errno == 0 {
-            return world.point(Truth::ServerLied {
-                file: FILE.to_owned(),
-                lost: BAD,
+            return world.point(match world.volume.sight.kernel_threads {
+                true => Truth::ServerLied {
+                    file: FILE.to_owned(),
+                    lost: BAD,
+                },
+                false => Truth::OutOfSight(FILE.to_owned()),
             });
         }
     }

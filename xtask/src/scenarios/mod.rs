@@ -346,9 +346,11 @@ impl WholeRun {
             Ok(Some(report)) => report,
         };
         let volume = volume?;
-        let mut incidents = Vec::new();
-        for root in volume.roots() {
-            incidents.extend(report.incidents_below(&root.join(played.story.scenario.name)));
+        let story = played.story.scenario.name;
+        let mut incidents = report.incidents_below(&volume.path().join(story));
+        // A server may well be lied to on its own disk, too: that is another story.
+        if verdict::any_at_server(losses) {
+            incidents.extend(report.incidents_below(&volume.server_path().join(story)));
         }
         verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)?;
         if self.all_known {

@@ -39,6 +39,12 @@ impl Loss {
     }
 }
 
+/// Whether a server has to be among those that were lied to.
+pub fn any_at_server(losses: &[Loss]) -> bool {
+    let at_server = |loss: &Loss| matches!(loss.to, LiedTo::Server);
+    losses.iter().any(at_server)
+}
+
 /// What the tool has to report of a scenario; `None`: nothing is asked of it.
 pub type Losses = Option<Vec<Loss>>;
 

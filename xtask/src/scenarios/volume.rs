@@ -148,6 +148,8 @@ pub struct Sight {
     pub ranges: bool,
     /// That a FUSE server was gone when pages were to be written.
     pub dead_server: bool,
+    /// What kernel threads ask for and are answered.
+    pub kernel_threads: bool,
 }
 
 impl Sight {
@@ -158,6 +160,8 @@ impl Sight {
         Sight {
             ranges: !limited || version >= (6, 12),
             dead_server: !limited || version >= (6, 18),
+            // Wherever NFS is, the tool can have its first tier.
+            kernel_threads: matches!(tier, "auto" | "fentry"),
         }
     }
 }
@@ -243,14 +247,6 @@ impl Volume {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.at
-    }
-
-    /// Where its files can be seen: at a server of this machine as well.
-    pub fn roots(&self) -> Vec<&Path> {
-        match self.kind.is_served() {
-            true => vec![&self.at, &self.disk_at],
-            false => vec![&self.at],
-        }
     }
 
     /// Healthy and freshly mounted: from now on somebody uses it. The files of earlier scenarios

@@ -141,7 +141,15 @@ const VMA: &[&str] = &[
     "vma_flags",
     "vma_file",
     "vma_pgoff",
+    "vma_mm",
     "regs_di",
+    "mm_root",
+    "range_pivots",
+    "range_slots",
+    "range_end",
+    "arange_pivots",
+    "arange_slots",
+    "arange_end",
 ];
 const NFS_INODE: &[&str] = &[
     "nfs_inode_first",
@@ -714,7 +722,7 @@ pub const HOOKS: &[Hook] = &[
         ways: &[
             tracepoint("sys_exit", "sys_exit", "", VMA),
             tracepoint(
-                "sys_exit_walk",
+                "sys_exit_rb",
                 "sys_exit",
                 "",
                 &["mm_rb", "vma_rb", "vma_file", "regs_di"],

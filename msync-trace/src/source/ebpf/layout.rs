@@ -224,6 +224,7 @@ pub fn resolve(types: &Types) -> Resolved {
         vma_end: Int(8) => ("vm_area_struct", "vm_end");
         vma_flags: Int(8) => ("vm_area_struct", "vm_flags");
         vma_file: Ptr => ("vm_area_struct", "vm_file");
+        vma_mm: Ptr => ("vm_area_struct", "vm_mm");
         vma_pgoff: Int(8) => ("vm_area_struct", "vm_pgoff");
         dio_iocb: Ptr => ("iomap_dio", "iocb");
         dio_size: Int(8) => ("iomap_dio", "size");
@@ -249,6 +250,13 @@ pub fn resolve(types: &Types) -> Resolved {
     layout.ioend_bio = offset(optional(&[("iomap_ioend", "io_bio")], Expect::Struct));
     layout.vma_rb = offset(optional(&[("vm_area_struct", "vm_rb")], Any));
     layout.mm_rb = offset(optional(&[("mm_struct", "mm_rb")], Any));
+    layout.mm_root = offset(optional(&[("mm_struct", "mm_mt.ma_root")], Ptr));
+    layout.range_pivots = offset(optional(&[("maple_range_64", "pivot")], Any));
+    layout.range_slots = offset(optional(&[("maple_range_64", "slot")], Any));
+    layout.range_end = offset(optional(&[("maple_range_64", "meta.end")], Int(1)));
+    layout.arange_pivots = offset(optional(&[("maple_arange_64", "pivot")], Any));
+    layout.arange_slots = offset(optional(&[("maple_arange_64", "slot")], Any));
+    layout.arange_end = offset(optional(&[("maple_arange_64", "meta.end")], Int(1)));
     let vmlinux = types.vmlinux.as_deref();
     layout.page_size_of = vmlinux
         .and_then(|btf| btf.struct_size("page").ok())
