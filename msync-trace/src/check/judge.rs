@@ -266,6 +266,14 @@ fn kprobes(seen: &Observed) -> Item {
 /// Only if the symbols were looked at.
 fn fentry(seen: &Observed) -> Option<Item> {
     const ID: &str = "fentry";
+    match seen.fentry_attached {
+        Some(true) => return Some(item(ID, Status::Ok, "works")),
+        Some(false) => {
+            let refused = "tried, and refused: tracing uses kprobes or tracepoints";
+            return Some(item(ID, Status::Warn, refused));
+        }
+        None => {}
+    }
     let [_, trampolines, fentry] = seen.symbols?;
     Some(if !seen.jit {
         item(

@@ -40,6 +40,8 @@ pub struct Observed {
     pub function_tracing_refused: bool,
     /// What bpf() says to a program of two instructions.
     pub bpf: BpfAnswer,
+    /// Whether a hook was attached by fentry or fexit; `None` if nobody tried.
+    pub fentry_attached: Option<bool>,
     /// Kernel symbols of [`SYMBOLS`] that exist, by position; `None` if nobody looked (it takes
     /// 50 ms).
     pub symbols: Option<[bool; SYMBOLS.len()]>,
@@ -112,6 +114,7 @@ impl Observed {
                 &root.join("sys/kernel/tracing/available_filter_functions"),
             ),
             bpf: ask_bpf(),
+            fentry_attached: None,
             symbols: None,
         }
     }

@@ -21,6 +21,7 @@ fn good() -> Observed {
         tracefs: true,
         function_tracing_refused: false,
         bpf: BpfAnswer::Works,
+        fentry_attached: None,
         symbols: Some([true; 3]),
     }
 }
@@ -110,10 +111,11 @@ fn missing_capabilities_are_named() {
 
 #[test]
 fn what_only_limits_us_is_a_warning() {
-    let cases: [Case; 5] = [
+    let cases: [Case; 6] = [
         ("kprobes", |seen| seen.kprobe_events = false),
         ("fentry", |seen| seen.jit = false),
         ("fentry", |seen| seen.symbols = Some([true, false, true])),
+        ("fentry", |seen| seen.fentry_attached = Some(false)),
         ("fentry", |seen| seen.function_tracing_refused = true),
         ("architecture", |seen| seen.machine = "riscv64".to_owned()),
     ];

@@ -11,7 +11,7 @@ use crate::{
     check::{Observed, Readiness, Report, judge},
     cli::CheckArgs,
     output::Tone,
-    source::HookStatus,
+    source::{HookState, HookStatus, Method},
 };
 
 /// The whole command. `probe` attaches every hook and detaches it, inside the runtime; `look` only
@@ -22,13 +22,18 @@ pub fn main<E: StdError>(
     look: impl FnOnce() -> Vec<HookStatus>,
 ) -> Exit {
     let root = Path::new("/");
-    let items = judge(&Observed::look(root).with_symbols(root));
+    let mut observed = Observed::look(root).with_symbols(root);
     let hooks = if args.attach {
         Some(attach_all(probe))
     } else {
         Some(look()).filter(|hooks| !hooks.is_empty()).map(Ok)
     };
-    let report = Report::new(items, hooks);
+    if args.attach
+        && let Some(Ok(hooks)) = &hooks
+    {
+        observed.fentry_attached = Some(hooks.iter().any(is_by_fentry));
+    }
+    let report = Report::new(judge(&observed), hooks);
     let mut stdout = io::stdout();
     let text = if args.json {
         report.json()
@@ -51,6 +56,13 @@ pub fn main<E: StdError>(
             Readiness::No => Exit::Error,
         },
     }
+}
+
+fn is_by_fentry(hook: &HookStatus) -> bool {
+    matches!(
+        hook.state,
+        HookState::Attached(Method::Fentry | Method::Fexit)
+    )
 }
 
 fn attach_all<E: StdError>(

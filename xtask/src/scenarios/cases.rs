@@ -1,6 +1,8 @@
 //! The scenarios, each a small story: what fails, who asks, who is told, who is lied to.
 
+use std::fs::Permissions;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -14,14 +16,25 @@ use crate::faults::{Access, BLOCK, Effect, FaultRule, Place};
 pub struct Scenario {
     /// Its name in results.
     pub name: &'static str,
-    /// Further flags of the tool.
-    pub flags: &'static [&'static str],
+    flags: &'static [&'static str],
     /// What happens.
     pub play: fn(&mut World) -> Result<()>,
     on: &'static [Kind],
 }
 
+/// Flags of a tool that is shared by stories without flags of their own: none of these asks for
+/// success of an fsync over lost bytes, so one that does can be among them.
+const SHARED: &[&str] = &["--calls", "msync,fsync"];
+
 impl Scenario {
+    /// Further flags of the tool.
+    pub fn flags(&self, shared: bool) -> &'static [&'static str] {
+        match self.flags {
+            [] if shared => SHARED,
+            flags => flags,
+        }
+    }
+
     /// Whether the story makes sense there.
     pub fn runs_on(&self, kind: Kind) -> bool {
         self.on.contains(&kind)
@@ -114,13 +127,14 @@ pub fn scenarios() -> &'static [Scenario] {
         fdatasync_got_the_error on WRITE_ERRORS;
         sync_file_range_got_the_error on PAGE_ERRORS;
         io_uring_got_the_error on PAGE_ERRORS;
-        second_fsync on WRITE_ERRORS, with "--calls" "fsync";
+        second_fsync on WRITE_ERRORS, with "--calls" "msync,fsync";
         unwritten_extent on PAGE_ERRORS;
         fresh_hole on WRITE_ERRORS;
         async_promises_nothing on WRITE_ERRORS;
         async_on_request on WRITE_ERRORS, with "--include-async";
         async_while_pending on PAGE_ERRORS, with "--include-async";
         failed_again_after_recovery on PAGE_ERRORS;
+        failed_again_after_a_quiet_time on &[Kind::Ext4];
         two_threads_at_once on WRITE_ERRORS;
         among_many_mappings on PAGE_ERRORS;
         partly_rewritten on ONE_ANSWER;
@@ -131,6 +145,9 @@ pub fn scenarios() -> &'static [Scenario] {
         server_deleted_the_file on NFS3;
         server_made_the_file_immutable on NFS;
         server_made_the_export_read_only on NFS;
+        server_gave_the_file_to_another on NFS;
+        server_has_no_more_room on NFS;
+        server_enforces_a_quota on NFS;
         server_was_lied_to on NFS3, with "--calls" "fsync";
         server_dies on FUSE;
         server_without_fsync_dies on FUSE;
@@ -539,12 +556,22 @@ fn async_while_pending(world: &mut World) -> Result<()> {
 
 /// Stored again, and lost again: another failure, another incident.
 fn failed_again_after_recovery(world: &mut World) -> Result<()> {
+    failed_again(world, Duration::ZERO)
+}
+
+/// The same after so long that the tool has forgotten the file and taken its hooks back.
+fn failed_again_after_a_quiet_time(world: &mut World) -> Result<()> {
+    failed_again(world, Duration::from_secs(4))
+}
+
+fn failed_again(world: &mut World, quiet: Duration) -> Result<()> {
     let (mut first, _) = told_once(world)?;
     let lie = first.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))?;
     world.heal()?;
     first.store(BAD, false)?;
     first.msync(ALL)?.must_be(0)?;
+    std::thread::sleep(quiet);
     let mut second = world.program("second")?;
     open_and_map(&mut second, 0)?;
     world.fail(libc::EIO)?;
@@ -707,6 +734,51 @@ fn server_made_the_export_read_only(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::EROFS, |world| {
         world.volume.knfsd()?.make_read_only()
     })
+}
+
+/// Root on the client is nobody on the server, which takes the file away from him.
+fn server_gave_the_file_to_another(world: &mut World) -> Result<()> {
+    world.root_is_nobody_on_the_server()?;
+    refused_by_server(world, libc::EACCES, |world| {
+        let file = on_server(world, FILE);
+        std::os::unix::fs::chown(&file, Some(0), Some(0))?;
+        Ok(std::fs::set_permissions(
+            &file,
+            Permissions::from_mode(0o600),
+        )?)
+    })
+}
+
+/// The server's disk is full when pages without a block come.
+fn server_has_no_more_room(world: &mut World) -> Result<()> {
+    hole_refused_by_server(world, libc::ENOSPC, |world| world.volume.fill_server_disk())
+}
+
+/// Root on the client is nobody on the server, and he has used what he may.
+fn server_enforces_a_quota(world: &mut World) -> Result<()> {
+    world.root_is_nobody_on_the_server()?;
+    hole_refused_by_server(world, libc::EDQUOT, |world| {
+        let disk = world.volume.device.path();
+        super::quota::use_up(disk, super::knfsd::NOBODY)
+    })
+}
+
+/// As [`refused_by_server`], where the server would need blocks for the pages.
+fn hole_refused_by_server(
+    world: &mut World,
+    errno: i32,
+    refuse: fn(&World) -> Result<()>,
+) -> Result<()> {
+    let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    victim.resize(slot, PAGES)?;
+    victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    victim.map(slot, 0, 0, PAGES)?;
+    refuse(world)?;
+    victim.store(ALL, true)?;
+    victim.msync(ALL)?.must_be(errno)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(ALL))
 }
 
 /// A program beside the server loses pages of a file that clients have as well. A client then asks

@@ -28,6 +28,9 @@ const NEVER: u32 = i32::MAX as u32;
 /// is root.
 const EXPORT: u32 = 0x2 | 0x400 | 0x2000;
 const READ_ONLY: u32 = 0x1;
+const ROOT_SQUASH: u32 = 0x4;
+/// Who others are on the server.
+pub const NOBODY: u32 = 65534;
 /// The file handle of an export's root by its number 0: version 1, no authentication, `FSID_NUM`,
 /// `FILEID_ROOT`, then the number (fs/nfsd/nfsfh.h).
 const ROOT_HANDLE: [u8; 8] = [1, 0, 1, 0, 0, 0, 0, 0];
@@ -115,6 +118,13 @@ impl Knfsd {
         self.export(READ_ONLY)
     }
 
+    /// From now on root of a client is nobody here.
+    pub fn make_root_nobody(&self) -> Result<()> {
+        self.enter_network()?;
+        self.flush()?;
+        self.export(ROOT_SQUASH)
+    }
+
     fn export(&self, more: u32) -> Result<()> {
         let folder = self.folder.display();
         cache(
@@ -123,7 +133,7 @@ impl Knfsd {
             &format!("nfsd 127.0.0.1 {NEVER} here\n"),
         )?;
         let flags = EXPORT | more;
-        let export = format!("here {folder} {NEVER} {flags} 65534 65534 0\n");
+        let export = format!("here {folder} {NEVER} {flags} {NOBODY} {NOBODY} 0\n");
         cache("nfsd.export", "channel", &export)?;
         let handle = format!("here 1 \\x00000000 {NEVER} {folder}\n");
         cache("nfsd.fh", "channel", &handle)

@@ -6,6 +6,7 @@ mod io_uring;
 mod knfsd;
 pub mod page;
 pub mod program;
+mod quota;
 mod steps;
 pub mod tool;
 pub mod verdict;
@@ -157,7 +158,8 @@ impl ScenariosArgs {
     fn groups(&self, kinds: &[Kind]) -> Vec<Vec<Story>> {
         let mut groups: Vec<Vec<Story>> = Vec::new();
         for story in self.chosen(kinds) {
-            let same = |group: &&mut Vec<Story>| group[0].scenario.flags == story.scenario.flags;
+            let flags = |story: &Story| story.scenario.flags(self.shared_tool);
+            let same = |group: &&mut Vec<Story>| flags(&group[0]) == flags(&story);
             match groups.iter_mut().find(same) {
                 Some(group) if self.shared_tool => group.push(story),
                 _ => groups.push(vec![story]),
@@ -268,7 +270,7 @@ fn play(
 ) -> Vec<Done> {
     let begin = Instant::now();
     let running = early
-        .or_else(|| tool.map(|tool| tool.start(group[0].scenario.flags)))
+        .or_else(|| tool.map(|tool| tool.start(group[0].scenario.flags(shared))))
         .transpose();
     let mut played = Vec::new();
     for story in group {

@@ -133,6 +133,8 @@ pub fn name(errno: i32) -> String {
         libc::ENOSPC => "ENOSPC".to_owned(),
         libc::EROFS => "EROFS".to_owned(),
         libc::EPERM => "EPERM".to_owned(),
+        libc::EACCES => "EACCES".to_owned(),
+        libc::EDQUOT => "EDQUOT".to_owned(),
         libc::ESTALE => "ESTALE".to_owned(),
         libc::ENOTCONN => "ENOTCONN".to_owned(),
         other => std::io::Error::from_raw_os_error(other).to_string(),

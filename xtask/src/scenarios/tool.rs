@@ -87,7 +87,7 @@ impl Tool {
             stderr,
             seen: Vec::new(),
         };
-        running.wait_for("start", 1)?;
+        running.wait_for("start", |_| true)?;
         Ok(running)
     }
 
@@ -103,28 +103,33 @@ impl Tool {
             }
         }
         let mut running = self.start(&[])?;
-        for (hooked, module) in modules.iter().enumerate() {
+        for module in &modules {
             let loaded = modprobe(&[module]).context("modprobe")?;
             if !loaded.status.success() {
                 bail!(Skip(format!("this kernel has no module {module}")));
             }
-            running.wait_for("hooks", hooked + 1)?;
         }
+        let waits_for_one = |hook: &Value| {
+            let module = hook["detail"].as_str().unwrap_or_default();
+            hook["state"] == "waits_for_module" && modules.contains(module)
+        };
+        running.wait_for("hooks", |record| {
+            let hooks = record["hooks"].as_array();
+            hooks.is_some_and(|hooks| !hooks.iter().any(waits_for_one))
+        })?;
         Ok(running)
     }
 }
 
 impl Running {
-    /// Reads until so many lines of this type are complete.
-    fn wait_for(&mut self, record_type: &str, count: usize) -> Result<()> {
+    /// Reads until there is a record of this type that is as wanted.
+    fn wait_for(&mut self, record_type: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
         let deadline = Instant::now() + START;
-        let record_type = format!("\"type\":\"{record_type}\"");
-        while String::from_utf8_lossy(&self.seen)
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n') && line.contains(&record_type))
-            .count()
-            < count
-        {
+        let is_it = |line: &[u8]| {
+            serde_json::from_slice(line)
+                .is_ok_and(|record: Value| record["type"] == record_type && wanted(&record))
+        };
+        while !self.seen.split(|&byte| byte == b'\n').any(is_it) {
             if !self.read_some(deadline)? {
                 let status = self.child.wait()?;
                 bail!(

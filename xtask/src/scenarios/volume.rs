@@ -1,6 +1,7 @@
 //! Scratch file systems on the fault device: made once, mounted again and again.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
-use crate::faults::{FaultDevice, Image, Passthrough};
+use crate::faults::{BLOCK, FaultDevice, Image, Passthrough};
 
 /// A file system and the mode that matters for how it loses data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +105,21 @@ impl Kind {
 
     fn mkfs(self) -> Vec<&'static str> {
         match self {
-            Kind::Ext4 | Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => {
+            Kind::Ext4 | Kind::Fuse => {
                 vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4"]
             }
+            // Blocks are counted for each user.
+            Kind::Nfs3 | Kind::Nfs4 => vec![
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-b",
+                "4096",
+                "-J",
+                "size=4",
+                "-O",
+                "quota",
+            ],
             Kind::Ext4DataJournal => vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=8"],
             Kind::Ext4NoJournal => {
                 vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"]
@@ -311,6 +324,22 @@ impl Volume {
     /// NFS: the server.
     pub fn knfsd(&self) -> Result<&Knfsd> {
         self.nfs.as_ref().context("no NFS server here")
+    }
+
+    /// Leaves no free block on the server's disk.
+    pub fn fill_server_disk(&self) -> Result<()> {
+        let filler = std::fs::File::create(self.disk_at.join("filler"))?;
+        let mut step = self.kind.size();
+        let mut end = 0;
+        // Ever smaller pieces, as long as there is room.
+        while step >= BLOCK as u64 {
+            // SAFETY: touches no memory.
+            match unsafe { libc::fallocate(filler.as_raw_fd(), 0, end, step as i64) } {
+                0 => end += step as i64,
+                _ => step /= 2,
+            }
+        }
+        Ok(filler.sync_all()?)
     }
 
     /// FUSE: the same files again, from a server that may not implement FSYNC.

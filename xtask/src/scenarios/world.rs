@@ -3,9 +3,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -190,6 +191,14 @@ impl<'a> World<'a> {
     /// The directory of this scenario.
     pub fn directory(&self) -> &std::path::Path {
         &self.directory
+    }
+
+    /// NFS: from now on root is nobody on the server, who may do anything in this directory.
+    pub fn root_is_nobody_on_the_server(&self) -> Result<()> {
+        let story = self.directory.file_name().unwrap_or_default();
+        let directory = self.volume.server_path().join(story);
+        std::fs::set_permissions(directory, Permissions::from_mode(0o777))?;
+        self.volume.knfsd()?.make_root_nobody()
     }
 
     /// Starts a program beside the server, on the server's own files.

@@ -729,7 +729,7 @@ fn is_fexit(way: &Way) -> bool {
 }
 
 /// What sees in tier 3 what a function hook would see.
-fn tier_3_substitute(hook: &str) -> &'static str {
+pub fn tier_3_substitute(hook: &str) -> &'static str {
     match hook {
         "ext4.write" | "iomap.write" | "buffer.write" | "btrfs.bio" => {
             "block.request and block.bio see the writes"

@@ -642,6 +642,13 @@ pub fn possible_hooks() -> Vec<HookStatus> {
             let (target, state) = match (hook.ways.iter().find(|way| possible(way)), waits) {
                 (Some(way), _) => (way.target, HookState::Possible(way.method)),
                 (None, Some(module)) => (first, HookState::WaitsForModule(module.to_owned())),
+                (None, None) if functions.contains(first) => (
+                    first,
+                    HookState::NotNeeded(format!(
+                        "without kprobes, {}",
+                        instance::tier_3_substitute(hook.name)
+                    )),
+                ),
                 (None, None) => (
                     first,
                     HookState::NotNeeded("this kernel does not have it".to_owned()),
