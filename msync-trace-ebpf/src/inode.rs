@@ -14,6 +14,9 @@ const REGULAR: u16 = 0o100_000;
 /// `BTRFS_SUPER_MAGIC`.
 const BTRFS_MAGIC: u64 = 0x9123_683e;
 
+/// `NFS_SUPER_MAGIC`.
+const NFS_MAGIC: u64 = 0x6969;
+
 /// The identity of a regular file's inode; `None` for everything else: errors on block devices
 /// and metadata are not blamed on a file.
 #[inline(always)]
@@ -34,7 +37,40 @@ pub fn key_of(inode: Addr) -> Option<InodeKey> {
     {
         key.subvolume = subvolume_of(inode).unwrap_or(0);
     }
+    if layout!(nfs_handle) != ABSENT && read::<u64>(sb, layout!(sb_magic)) == Some(NFS_MAGIC) {
+        key.generation = nfs_handle(inode);
+    }
     Some(key)
+}
+
+/// 64-bit words of the longest handle: 128 bytes (RFC 8881).
+const HANDLE_WORDS: u64 = 16;
+
+/// NFS: a number made of the file handle, which is what the server tells files apart by. The inode
+/// itself has no generation. A global function: it is looked at by the verifier once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn nfs_handle(inode: u64) -> u32 {
+    let nfs_inode = inode.wrapping_sub(u64::from(layout!(nfs_vfs_inode)));
+    let handle = nfs_inode.wrapping_add(u64::from(layout!(nfs_handle)));
+    // struct nfs_fh { unsigned short size; unsigned char data[NFS_MAXFHSIZE]; }
+    let size = u64::from(read::<u16>(handle, 0).unwrap_or(0));
+    let mut hash: u64 = size;
+    for index in 0..HANDLE_WORDS {
+        let at = index * 8;
+        if at < size {
+            let word: u64 = read(handle.wrapping_add(at), 2).unwrap_or(0);
+            // What lies behind the handle is left over from others.
+            let left = size - at;
+            let word = match left < 8 {
+                true => word & ((1 << (left * 8 & 63)) - 1),
+                false => word,
+            };
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 32;
+        }
+    }
+    hash as u32
 }
 
 /// btrfs: the object id of the root that an inode belongs to.

@@ -472,6 +472,10 @@ wire! {
         pub nfs_page_bytes: u32,
         /// `nfs_page.wb_verf` (8 bytes).
         pub nfs_page_verf: u32,
+        /// `nfs_inode.vfs_inode`.
+        pub nfs_vfs_inode: u32,
+        /// `nfs_inode.fh`; absent: the handle cannot be read.
+        pub nfs_handle: u32,
         /// `rpc_task.tk_status` (int).
         pub rpc_task_status: u32,
         /// `nfs_pgio_header.inode`.

@@ -34,6 +34,8 @@ pub struct Step {
     pub log: PathBuf,
     /// After that it is killed.
     pub deadline: Duration,
+    /// It is killed as well if no line with this text has come after so long.
+    pub must_say: Option<(String, Duration)>,
     /// Print signs of life.
     pub ticker: bool,
 }
@@ -80,6 +82,7 @@ impl Step {
             command,
             log,
             deadline,
+            must_say: None,
             ticker: true,
         }
     }
@@ -112,6 +115,7 @@ impl Step {
                 Ok(line) => {
                     last_line = Instant::now();
                     writeln!(log, "{line}")?;
+                    self.must_say.take_if(|(text, _)| line.contains(&*text));
                     on_line(&line);
                     tail.push_back(line);
                     if tail.len() > TAIL_LINES {
@@ -128,7 +132,9 @@ impl Step {
                     }
                 }
             }
-            if started.elapsed() > self.deadline {
+            let unsaid = self.must_say.as_ref();
+            let deadline = unsaid.map_or(self.deadline, |(_, by)| self.deadline.min(*by));
+            if started.elapsed() > deadline {
                 running.kill();
                 break Ending::TimedOut;
             }
@@ -292,6 +298,20 @@ pub fn take_children_along_when_interrupted() {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_command_that_does_not_say_what_it_must_is_killed() {
+        let silent = |script: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let mut step = Step::new("test", command, folder.path().join("log"));
+            step.must_say = Some(("hello".to_owned(), Duration::from_millis(500)));
+            step.run(|_| ()).unwrap().ending
+        };
+        assert_eq!(silent("echo hell; exec sleep 60"), Ending::TimedOut);
+        assert_eq!(silent("echo hello; sleep 1; exit 3"), Ending::Exit(3));
+    }
+
     fn shell(script: &str, deadline: Duration) -> (Outcome, Vec<String>, String) {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("deep/step.log");
@@ -299,6 +319,7 @@ mod tests {
         command.args(["-c", script]);
         let name = "test".to_owned();
         let step = Step {
+            must_say: None,
             name,
             command,
             log: log.clone(),

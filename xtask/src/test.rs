@@ -33,7 +33,7 @@ const STAGES: [(&str, &str); 5] = [
         "modules loaded later",
         "--fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
     ),
-    ("served", "--fs nfs3,fuse --tier auto --only server_"),
+    ("served", "--fs nfs3,nfs4,fuse --tier auto --only server_"),
     ("fentry", "--fs ext4,xfs,btrfs --tier fentry"),
     ("kprobe", "--fs ext4,xfs,btrfs --tier kprobe"),
     ("tracepoint", "--fs ext4,xfs,btrfs --tier tracepoint"),

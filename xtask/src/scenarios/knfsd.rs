@@ -111,6 +111,13 @@ impl Knfsd {
         self.export(0)
     }
 
+    /// The server closes the files that it keeps open between requests.
+    pub fn forget_files(&self) -> Result<()> {
+        self.enter_network()?;
+        self.flush()?;
+        self.export(0)
+    }
+
     /// From now on the export is read-only.
     pub fn make_read_only(&self) -> Result<()> {
         self.enter_network()?;

@@ -257,7 +257,7 @@ pub fn differences_at_server(incident: &Value, path: &Path, fs_type: &str) -> Ve
     let expected = [
         ("path", &file["path"], json!(path.to_string_lossy())),
         ("fs_type", &file["fs_type"], json!(fs_type)),
-        ("call", &incident["call"], json!("fsync")),
+        ("call", &incident["call"], json!("nfsd")),
         ("errno", &incident["error"]["number"], json!(libc::EIO)),
         ("comm", &process["comm"], json!("nfsd")),
         ("kernel_thread", &process["kernel_thread"], json!(true)),

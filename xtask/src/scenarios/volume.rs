@@ -204,6 +204,8 @@ pub struct Volume {
     serving: Option<Serving>,
     nfs: Option<Knfsd>,
     untouched: bool,
+    /// Not fit for another scenario before it is made anew.
+    used_up: bool,
 }
 
 impl Volume {
@@ -254,6 +256,7 @@ impl Volume {
             serving: None,
             nfs,
             untouched: false,
+            used_up: false,
         })
     }
 
@@ -269,6 +272,7 @@ impl Volume {
             self.unmount()?;
             self.device.heal()?;
             self.device.restore(&self.pristine)?;
+            self.used_up = false;
             self.mount("")?;
         }
         Ok(())
@@ -281,7 +285,7 @@ impl Volume {
         self.device.restore(image)?;
         self.mount("")?;
         // Without a journal a power cut leaves a file system that wants fsck.
-        self.untouched = self.kind != Kind::Ext4NoJournal;
+        self.untouched = self.kind != Kind::Ext4NoJournal && !self.used_up;
         Ok(())
     }
 
@@ -327,7 +331,8 @@ impl Volume {
     }
 
     /// Leaves no free block on the server's disk.
-    pub fn fill_server_disk(&self) -> Result<()> {
+    pub fn fill_server_disk(&mut self) -> Result<()> {
+        self.used_up = true;
         let filler = std::fs::File::create(self.disk_at.join("filler"))?;
         let mut step = self.kind.size();
         let mut end = 0;

@@ -17,8 +17,12 @@ use anyhow::{Context, Result};
 use super::kernels::Guest;
 use crate::{
     paths,
-    step::{Ending, Step},
+    step::{Ending, Step, progress, seconds},
 };
+
+/// The longest that a guest may take until its command begins; 20 to 40 seconds are usual.
+const BOOT: Duration = Duration::from_secs(180);
+const MOST_BOOTS: u32 = 3;
 
 /// A command for a guest.
 pub struct GuestCommand<'a> {
@@ -49,7 +53,7 @@ pub enum GuestEnding {
     Died,
     /// The guest went down before the command began.
     NeverBegan,
-    /// Killed at its deadline.
+    /// It began, and was killed at its deadline.
     TimedOut,
 }
 
@@ -64,8 +68,24 @@ pub struct GuestOutcome {
 }
 
 impl GuestCommand<'_> {
-    /// Runs the command; its lines are handed over as they come.
-    pub fn run(self, virtme: &Path, mut on_output: impl FnMut(&str)) -> Result<GuestOutcome> {
+    /// Runs the command; its lines are handed over as they come. A guest that does not come up is
+    /// started again: without hardware virtualisation a kernel may lose its timer while it boots.
+    pub fn run(&self, virtme: &Path, mut on_output: impl FnMut(&str)) -> Result<GuestOutcome> {
+        let mut boots = 1;
+        loop {
+            let outcome = self.boot(virtme, &mut on_output)?;
+            if outcome.ending != GuestEnding::NeverBegan || boots == MOST_BOOTS {
+                return Ok(outcome);
+            }
+            boots += 1;
+            let (series, took) = (&self.guest.series, seconds(outcome.took));
+            progress(&format!(
+                "    Linux {series} did not come up in {took}: boot {boots} of {MOST_BOOTS}"
+            ));
+        }
+    }
+
+    fn boot(&self, virtme: &Path, on_output: &mut impl FnMut(&str)) -> Result<GuestOutcome> {
         let scratch = paths::target().join("vm");
         fs::create_dir_all(&scratch)?;
         let unique = format!("{}-{}", self.guest.series, std::process::id());
@@ -103,8 +123,9 @@ impl GuestCommand<'_> {
         let step = Step {
             name,
             command: vng,
-            log: self.log,
+            log: self.log.clone(),
             deadline: self.deadline,
+            must_say: Some((console.begin.clone(), BOOT)),
             ticker: self.ticker,
         };
         let outcome = step.run(|line| {
@@ -119,6 +140,9 @@ impl GuestCommand<'_> {
         }
         let ending = match (outcome.ending, console.state) {
             (_, State::Ended(status)) => GuestEnding::Exit(status),
+            (Ending::TimedOut, State::Booting) if outcome.took < self.deadline => {
+                GuestEnding::NeverBegan
+            }
             (Ending::TimedOut, _) => GuestEnding::TimedOut,
             (_, State::Running) => GuestEnding::Died,
             (_, State::Booting) => GuestEnding::NeverBegan,

@@ -73,6 +73,8 @@ mod v5_10 {
     pub const NFS_PAGE_OFFSET: u32 = 40;
     pub const NFS_PAGE_BYTES: u32 = 48;
     pub const NFS_PAGE_VERF: u32 = 64;
+    pub const NFS_VFS_INODE: u32 = 0x1e8;
+    pub const NFS_HANDLE: u32 = 8;
     pub const FUSE_WRITE_ARGS: u32 = 56;
     pub const FUSE_WRITE_OFFSET: u32 = 8;
     pub const FUSE_WRITE_SIZE: u32 = 16;
@@ -445,6 +447,8 @@ fn nfs(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
         layout.nfs_page_offset = v5_10::NFS_PAGE_OFFSET;
         layout.nfs_page_bytes = v5_10::NFS_PAGE_BYTES;
         layout.nfs_page_verf = v5_10::NFS_PAGE_VERF;
+        layout.nfs_vfs_inode = v5_10::NFS_VFS_INODE;
+        layout.nfs_handle = v5_10::NFS_HANDLE;
         return;
     }
     const PAGE: &str = "nfs_page";
@@ -458,6 +462,8 @@ fn nfs(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
     layout.nfs_page_offset = find("nfs_page_offset", &[(PAGE, "wb_offset")], Int(4));
     layout.nfs_page_verf = find("nfs_page_verf", &[(PAGE, "wb_verf")], Any);
     layout.nfs_page_bytes = find("nfs_page_bytes", &[(PAGE, "wb_bytes")], Int(4));
+    layout.nfs_vfs_inode = find("nfs_vfs_inode", &[("nfs_inode", "vfs_inode")], Any);
+    layout.nfs_handle = find("nfs_handle", &[("nfs_inode", "fh")], Any);
 }
 
 /// FUSE: requests that write pages back, and whether there is still a server.
