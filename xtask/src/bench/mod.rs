@@ -62,6 +62,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         );
     }
     crate::faults::private_mounts()?;
+    tracers::mount_tracefs();
     let scratch = tempfile::tempdir()?;
     // Before anything here starts a thread: the device forks.
     let wanted = |subject| args.only.is_empty() || args.only.contains(&subject);

@@ -65,6 +65,25 @@ pub struct Running {
     pub start: Value,
 }
 
+/// bpftrace looks tracepoints up in tracefs, msync-trace does not need it. Seen by this process and
+/// its children only.
+pub fn mount_tracefs() {
+    let at = c"/sys/kernel/tracing";
+    if Path::new("/sys/kernel/tracing/events").exists() {
+        return;
+    }
+    // SAFETY: C strings that outlive the call. If it fails, the table says what bpftrace said.
+    unsafe {
+        libc::mount(
+            c"tracefs".as_ptr(),
+            at.as_ptr(),
+            c"tracefs".as_ptr(),
+            0,
+            std::ptr::null(),
+        );
+    }
+}
+
 /// Starts msync-trace.
 pub fn start_tool(program: &Path) -> Result<Running> {
     let mut command = Command::new(program);
@@ -125,7 +144,10 @@ fn spawn(mut command: Command, sign: &str) -> Result<Running> {
             errors.read_to_string(&mut said)?;
             bail!(
                 "{program} ended: {}",
-                said.lines().last().unwrap_or_default()
+                said.lines()
+                    .rfind(|line| line.contains("ERROR"))
+                    .or(said.lines().last())
+                    .unwrap_or_default()
             );
         }
     }

@@ -19,6 +19,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::debug;
 use msync_trace_ebpf as abi;
+use rustix::mm::{Advice, madvise};
 use zerocopy::FromZeros;
 
 use super::{
@@ -32,6 +33,19 @@ use crate::source::{HookState, HookStatus, Method, Tier};
 
 /// The object, as build.rs left it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/msync-trace-ebpf"));
+
+/// Lets go of the pages of the object, which has been loaded: 3 MiB. Whoever reads it again gets it
+/// from the file.
+pub fn give_back_object() {
+    let page = rustix::param::page_size();
+    let range = OBJECT.as_ptr_range();
+    let first = (range.start as usize).next_multiple_of(page);
+    let end = range.end as usize / page * page;
+    let len = end.saturating_sub(first);
+    // SAFETY: whole pages of a constant, mapped from the program's file and never written: their
+    // content does not change.
+    let _ = unsafe { madvise(first as *mut _, len, Advice::LinuxDontNeed) };
+}
 
 /// Programs that take the verifier longest.
 const BIG_PROGRAMS: [&str; 3] = ["block_rq_complete", "block_bio_complete", "sys_exit"];

@@ -572,6 +572,7 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+    instance::give_back_object();
 }
 
 /// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
