@@ -6,16 +6,16 @@ use aya_ebpf::{
     maps::RingBuf,
 };
 use msync_trace_ebpf::{
-    FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_PATH, KIND_SYNC_END,
-    KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES, PathHeader, RING_ERRORS,
-    RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING, SyncEnd, SyncFile, TaskInfo,
-    WriteFailed,
+    ABSENT, FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_PATH,
+    KIND_SYNC_END, KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES, PathHeader,
+    RING_ERRORS, RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING, SyncEnd, SyncFile,
+    TaskInfo, WriteFailed,
 };
 
 use crate::{
     inode::{describe, host_of, may_touch, remember_failure, state_of, tracked},
     kread::{Addr, current, now, pid_tgid, read, read_bytes, read_ptr},
-    maps::{ERRORS, PAGES, PATHS, SYNCS, control, count, layout},
+    maps::{ERRORS, PAGES, PATHS, SYNCS, config, control, count, layout},
 };
 
 /// Zeroes `words` words, without a call of `memset`, which would cost 32 bytes of stack.
@@ -269,10 +269,17 @@ pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
     let Some(scratch) = PATHS.get_ptr_mut(0) else {
         return 0;
     };
-    let Some(dentry) = read_ptr(file, layout!(file_dentry)) else {
+    let mode: u32 = read(file, layout!(file_mode)).unwrap_or(0);
+    let (dentry, mount) = if mode & config!(fmode_backing) != 0 && layout!(backing_dentry) != ABSENT
+    {
+        (layout!(backing_dentry), layout!(backing_mnt))
+    } else {
+        (layout!(file_dentry), layout!(file_mnt))
+    };
+    let Some(dentry) = read_ptr(file, dentry) else {
         return 0;
     };
-    let Some(vfsmount) = read_ptr(file, layout!(file_mnt)) else {
+    let Some(vfsmount) = read_ptr(file, mount) else {
         return 0;
     };
     // SAFETY: the scratch entry is this CPU's own and only sync programs use it, which run in

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 4;
+pub const ABI_VERSION: u8 = 5;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x03";
@@ -416,6 +416,13 @@ wire! {
         pub regs_bx: u32,
         /// `pt_regs.cx` (second argument of a 32-bit caller).
         pub regs_cx: u32,
+        /// `file.f_mode`.
+        pub file_mode: u32,
+        /// `backing_file.user_path.dentry`, from its `file` on, which is its first member; absent
+        /// before 6.7.
+        pub backing_dentry: u32,
+        /// `backing_file.user_path.mnt`.
+        pub backing_mnt: u32,
         /// `vm_area_struct.vm_start`.
         pub vma_start: u32,
         /// `vm_area_struct.vm_end`.
@@ -532,12 +539,12 @@ wire! {
         /// Argument 1 of tracepoint `block_rq_complete` is a `blk_status_t` (5.16 and later), not
         /// a negative errno.
         pub rq_error_is_status: u32,
+        /// `FMODE_BACKING` in `file.f_mode`: a file below an overlay, opened for one of the overlay.
+        pub fmode_backing: u32,
         /// `PF_IO_WORKER` of this kernel.
         pub pf_io_worker: u32,
         /// What ext4 records for any failed page; 0: what the device said.
         pub ext4_errno: u32,
-        /// Not used; keeps the size a multiple of 8.
-        pub reserved: u32,
     }
 
     /// What user space tells the programs while they run; one entry of the array `CONTROL`.

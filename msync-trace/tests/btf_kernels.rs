@@ -525,3 +525,19 @@ fn maple_nodes_are_where_the_walk_expects_them() {
         }
     }
 }
+
+/// From 6.7 on a mapping of an overlay's file has a file of the disk below, with the overlay's path
+/// beside it.
+#[test]
+fn the_path_that_an_overlays_user_knows_is_found() {
+    for kernel in Kernel::all() {
+        let layout = layout_of(&kernel).layout;
+        let found = layout.backing_dentry != ABSENT && layout.backing_mnt != ABSENT;
+        assert_eq!(
+            found,
+            parse_version(kernel.name) >= (6, 7),
+            "{}",
+            kernel.name
+        );
+    }
+}

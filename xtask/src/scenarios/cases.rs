@@ -3,12 +3,13 @@
 use std::fs::Permissions;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::program::{Ask, By, Open, Outcome, Program, Step};
-use super::volume::Kind;
+use super::volume::{Kind, run};
 use super::world::{Claim, Skip, Told, Truth, World};
 use crate::faults::{Access, BLOCK, Effect, FaultRule, Place};
 
@@ -82,6 +83,9 @@ const ONE_ANSWER: &[Kind] = &[
     Kind::Nfs3,
     Kind::Fuse,
 ];
+/// One of each kind, for what has nothing to do with how the file system writes.
+const DISKS: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
+const OVERLAY: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
 const NFS3: &[Kind] = &[Kind::Nfs3];
 const FUSE: &[Kind] = &[Kind::Fuse];
@@ -137,6 +141,10 @@ pub fn scenarios() -> &'static [Scenario] {
         failed_again_after_a_quiet_time on &[Kind::Ext4];
         two_threads_at_once on WRITE_ERRORS;
         among_many_mappings on PAGE_ERRORS;
+        through_a_bind_mount on DISKS;
+        through_an_overlay on OVERLAY;
+        written_in_place on &[Kind::Btrfs];
+        same_number_in_two_subvolumes on &[Kind::Btrfs];
         partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
@@ -162,8 +170,12 @@ const BAD: Range<u64> = 4..8;
 
 /// A program with a healthy file of 16 pages, mapped at the start of its arena, all on disk.
 fn program_with_file(world: &World, name: &str) -> Result<(Program, usize)> {
+    program_with(world, name, FILE)
+}
+
+fn program_with(world: &World, name: &str, file: &str) -> Result<(Program, usize)> {
     let mut program = world.program(name)?;
-    let slot = program.open(FILE, Open::New)?;
+    let slot = program.open(file, Open::New)?;
     program.resize(slot, PAGES)?;
     program.map(slot, 0, 0, PAGES)?;
     program.store(ALL, false)?;
@@ -599,6 +611,57 @@ fn two_threads_at_once(world: &mut World) -> Result<()> {
     world.kept("b")
 }
 
+/// The file is known to the program by another name than the disk's.
+fn through_a_bind_mount(world: &mut World) -> Result<()> {
+    world.bind("real", "bound")?;
+    lost_as(world, "bound/a")
+}
+
+/// The program sees the overlay, the pages belong to a file of the disk below.
+fn through_an_overlay(world: &mut World) -> Result<()> {
+    world.overlay("upper", "merged")?;
+    lost_as(world, "merged/a")
+}
+
+/// btrfs without copy on write: the old bytes are where the new ones should be.
+fn written_in_place(world: &mut World) -> Result<()> {
+    world.set_attribute("+C")?;
+    lost_as(world, FILE)
+}
+
+/// A file of this name loses pages.
+fn lost_as(world: &mut World, file: &str) -> Result<()> {
+    let (mut victim, _) = program_with(world, "victim", file)?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(file, lie, Told::Caller).lost(BAD))
+}
+
+/// Two files of equal number under one device number; one of them loses pages.
+fn same_number_in_two_subvolumes(world: &mut World) -> Result<()> {
+    const OTHER: &str = "two/a";
+    world.make_subvolume("one")?;
+    world.make_subvolume("two")?;
+    let (mut victim, slot) = program_with(world, "victim", "one/a")?;
+    if !world.volume.sight.subvolumes {
+        // Another transaction, which is another generation.
+        world.background_write_back()?;
+    }
+    let (mut other, other_slot) = program_with(world, "other", OTHER)?;
+    let number = victim.step(&Step::Inode(slot))?.must_be(0)?.value;
+    let other_number = other.step(&Step::Inode(other_slot))?.must_be(0)?.value;
+    ensure!(number == other_number, "inodes {number} and {other_number}");
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new("one/a", lie, Told::Caller).lost(BAD))?;
+    other.msync(ALL)?.must_be(0)?;
+    world.kept(OTHER)
+}
+
 /// The process has so many mappings that the tree of them is several levels deep.
 fn among_many_mappings(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
@@ -728,7 +791,7 @@ fn server_deleted_the_file(world: &mut World) -> Result<()> {
 
 fn server_made_the_file_immutable(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::EPERM, |world| {
-        super::knfsd::make_immutable(&on_server(world, FILE))
+        run(Command::new("chattr").arg("+i").arg(on_server(world, FILE)))
     })
 }
 

@@ -231,19 +231,6 @@ pub fn mount_data(version: u8) -> (String, String) {
     }
 }
 
-/// chattr +i.
-pub fn make_immutable(file: &Path) -> Result<()> {
-    let status = Command::new("chattr")
-        .arg("+i")
-        .arg(file)
-        .status()
-        .context("chattr")?;
-    if !status.success() {
-        bail!("chattr: {status}");
-    }
-    Ok(())
-}
-
 /// A network with nothing but a loopback device: no server of this machine is in the way, and
 /// nobody else can reach ours.
 fn own_network() -> io::Result<File> {

@@ -244,9 +244,7 @@ pub fn pages(incident: &Value) -> BTreeSet<u64> {
 /// Whether this incident is about that call on that file.
 pub fn is_about(incident: &Value, claim: &Claim) -> bool {
     let path = incident["file"]["path"].as_str().unwrap_or_default();
-    Path::new(path)
-        .file_name()
-        .is_some_and(|name| name == claim.file.as_str())
+    Path::new(path).ends_with(&claim.file)
         && incident["process"]["pid"].as_i64() == Some(i64::from(claim.outcome.pid))
         && incident["call"] == claim.call
 }

@@ -163,6 +163,8 @@ pub struct Sight {
     pub dead_server: bool,
     /// What kernel threads ask for and are answered.
     pub kernel_threads: bool,
+    /// Which subvolume a file is in.
+    pub subvolumes: bool,
 }
 
 impl Sight {
@@ -174,6 +176,7 @@ impl Sight {
             ranges: !limited || version >= (6, 12),
             dead_server: !limited || version >= (6, 18),
             // Wherever NFS is, the tool can have its first tier.
+            subvolumes: version >= (5, 11),
             kernel_threads: matches!(tier, "auto" | "fentry"),
         }
     }
@@ -299,8 +302,14 @@ impl Volume {
             .collect::<Vec<_>>();
         let disk = self.device.path().to_string_lossy();
         let fs_type = self.kind.disk_type();
-        mount(&disk, &self.disk_at, fs_type, &options.join(","))
-            .with_context(|| format!("mount {} ({options:?})", self.kind.name()))?;
+        mount(
+            &disk,
+            &self.disk_at,
+            fs_type,
+            libc::MS_NOATIME,
+            &options.join(","),
+        )
+        .with_context(|| format!("mount {} ({options:?})", self.kind.name()))?;
         self.mounted = true;
         self.serve(true)
     }
@@ -321,8 +330,14 @@ impl Volume {
         server.start()?;
         let (source, options) = mount_data(version);
         self.serving = Some(Serving::Nfs);
-        mount(&source, &self.at, self.kind.fs_type(), &options)
-            .with_context(|| format!("mount {}", self.kind.name()))
+        mount(
+            &source,
+            &self.at,
+            self.kind.fs_type(),
+            libc::MS_NOATIME,
+            &options,
+        )
+        .with_context(|| format!("mount {}", self.kind.name()))
     }
 
     /// NFS: the server.
@@ -402,7 +417,14 @@ impl Volume {
     }
 }
 
-fn mount(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
+/// mount(2).
+pub fn mount(
+    source: &str,
+    at: &Path,
+    fs_type: &str,
+    flags: libc::c_ulong,
+    options: &str,
+) -> Result<()> {
     let source = std::ffi::CString::new(source)?;
     let target = c_string(at)?;
     let fs_type = std::ffi::CString::new(fs_type)?;
@@ -413,7 +435,7 @@ fn mount(source: &str, at: &Path, fs_type: &str, options: &str) -> Result<()> {
             source.as_ptr(),
             target.as_ptr(),
             fs_type.as_ptr(),
-            libc::MS_NOATIME,
+            flags,
             options.as_ptr().cast(),
         )
     };
@@ -471,13 +493,14 @@ impl Drop for Volume {
 }
 
 /// Loads the module if there is one.
-fn kernel_knows(fs_type: &str) -> bool {
+pub fn kernel_knows(fs_type: &str) -> bool {
     let _ = Command::new("modprobe").args(["-q", fs_type]).output();
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     known.split_whitespace().any(|word| word == fs_type)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a program; one that is not installed is a [`Skip`].
+pub fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_owned();
     let output = match command.output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -7,14 +7,14 @@ use std::fs::Permissions;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
 use super::page::{DOOMED, Memory};
 use super::program::{Outcome, Program};
-use super::volume::{Kind, Volume};
+use super::volume::{Kind, Volume, c_string, kernel_knows, mount, run};
 use crate::faults::{BLOCK, Fate, FaultRule, Snapshot};
 
 /// Who must have been told, in the words of the tool.
@@ -138,8 +138,10 @@ impl Truth {
 pub struct Point {
     /// What has to be found.
     pub truth: Truth,
-    /// The file.
+    /// The file, as programs see it.
     pub path: PathBuf,
+    /// The file, where no mount of this scenario is in the way.
+    on_disk: PathBuf,
     disk: Snapshot,
     memory: Memory,
 }
@@ -165,6 +167,23 @@ pub struct World<'a> {
     directory: PathBuf,
     memory: Rc<RefCell<Memory>>,
     points: Vec<Point>,
+    mounts: Vec<Mount>,
+}
+
+/// A directory of the scenario that shows another one.
+struct Mount {
+    seen: String,
+    on_disk: String,
+    at: PathBuf,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Ok(at) = c_string(&self.at) {
+            // SAFETY: a C string that outlives the call.
+            unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
+        }
+    }
 }
 
 impl<'a> World<'a> {
@@ -180,6 +199,7 @@ impl<'a> World<'a> {
             directory,
             memory: Rc::default(),
             points: Vec::new(),
+            mounts: Vec::new(),
         })
     }
 
@@ -189,7 +209,7 @@ impl<'a> World<'a> {
     }
 
     /// The directory of this scenario.
-    pub fn directory(&self) -> &std::path::Path {
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
@@ -199,6 +219,61 @@ impl<'a> World<'a> {
         let directory = self.volume.server_path().join(story);
         std::fs::set_permissions(directory, Permissions::from_mode(0o777))?;
         self.volume.knfsd()?.make_root_nobody()
+    }
+
+    /// Shows the directory `on_disk` as `seen` too.
+    pub fn bind(&mut self, on_disk: &str, seen: &str) -> Result<()> {
+        let from = self.make_directory(on_disk)?;
+        let at = self.make_directory(seen)?;
+        mount(&from.to_string_lossy(), &at, "", libc::MS_BIND, "").context("bind mount")?;
+        self.note_mount(seen, on_disk, at);
+        Ok(())
+    }
+
+    /// Shows an overlay as `seen`; new files are in `on_disk`.
+    pub fn overlay(&mut self, on_disk: &str, seen: &str) -> Result<()> {
+        if !kernel_knows("overlay") {
+            bail!(Skip("this kernel has no overlayfs".to_owned()));
+        }
+        let upper = self.make_directory(on_disk)?;
+        let (lower, work) = (self.make_directory("lower")?, self.make_directory("work")?);
+        let at = self.make_directory(seen)?;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        mount("overlay", &at, "overlay", 0, &options).context("mount an overlay")?;
+        self.note_mount(seen, on_disk, at);
+        Ok(())
+    }
+
+    fn note_mount(&mut self, seen: &str, on_disk: &str, at: PathBuf) {
+        self.mounts.push(Mount {
+            seen: seen.to_owned(),
+            on_disk: on_disk.to_owned(),
+            at,
+        });
+    }
+
+    fn make_directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory.join(name);
+        std::fs::create_dir(&path)?;
+        Ok(path)
+    }
+
+    /// btrfs: a subvolume.
+    pub fn make_subvolume(&self, name: &str) -> Result<()> {
+        let mut command = std::process::Command::new("btrfs");
+        command.args(["-q", "subvolume", "create"]);
+        run(command.arg(self.directory.join(name)))
+    }
+
+    /// chattr on the directory of the scenario: new files get this.
+    pub fn set_attribute(&self, attribute: &str) -> Result<()> {
+        let mut command = std::process::Command::new("chattr");
+        run(command.arg(attribute).arg(&self.directory))
     }
 
     /// Starts a program beside the server, on the server's own files.
@@ -296,8 +371,14 @@ impl<'a> World<'a> {
         let disk = self.volume.device.snapshot()?;
         let memory = self.memory.borrow().clone();
         let path = self.directory.join(truth.file());
+        let below = |mount: &Mount| {
+            let rest = Path::new(truth.file()).strip_prefix(&mount.seen).ok()?;
+            Some(self.directory.join(&mount.on_disk).join(rest))
+        };
+        let on_disk = self.mounts.iter().find_map(below);
         self.points.push(Point {
             truth,
+            on_disk: on_disk.unwrap_or_else(|| path.clone()),
             path,
             disk,
             memory,
@@ -342,7 +423,7 @@ impl Point {
             .revive(&self.disk.image)
             .context("mount what a power cut would leave")?;
         let owed = self.memory.pages(file);
-        let on_disk = match std::fs::File::open(&self.path) {
+        let on_disk = match std::fs::File::open(&self.on_disk) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(owed.into_keys().collect());

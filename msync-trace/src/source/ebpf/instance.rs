@@ -844,6 +844,8 @@ fn config(options: &Options, version: (u32, u32)) -> abi::Config {
     // ext4_finish_bio records EIO for every page of a failed bio, over the device's own error
     // (seen on 5.10 and 6.1, no longer on 6.12).
     config.ext4_errno = if version < (6, 9) { 5 } else { 0 };
+    // include/linux/fs.h: moved in 6.14.
+    config.fmode_backing = 1 << if version >= (6, 14) { 24 } else { 25 };
     config.rq_error_is_status = u32::from(version >= (5, 16));
     config
 }

@@ -177,6 +177,7 @@ pub fn resolve(types: &Types) -> Resolved {
         mapping_wb_err: Int(4) => ("address_space", "wb_err");
         file_mapping: Ptr => ("file", "f_mapping");
         file_wb_err: Int(4) => ("file", "f_wb_err");
+        file_mode: Int(4) => ("file", "f_mode");
         file_dentry: Ptr => ("file", "f_path.dentry");
         file_mnt: Ptr => ("file", "f_path.mnt");
         dentry_parent: Ptr => ("dentry", "d_parent");
@@ -252,6 +253,8 @@ pub fn resolve(types: &Types) -> Resolved {
     layout.ioend_bio = offset(optional(&[("iomap_ioend", "io_bio")], Expect::Struct));
     layout.vma_rb = offset(optional(&[("vm_area_struct", "vm_rb")], Any));
     layout.mm_rb = offset(optional(&[("mm_struct", "mm_rb")], Any));
+    layout.backing_dentry = offset(optional(&[("backing_file", "user_path.dentry")], Ptr));
+    layout.backing_mnt = offset(optional(&[("backing_file", "user_path.mnt")], Ptr));
     layout.mm_root = offset(optional(&[("mm_struct", "mm_mt.ma_root")], Ptr));
     layout.range_pivots = offset(optional(&[("maple_range_64", "pivot")], Any));
     layout.range_slots = offset(optional(&[("maple_range_64", "slot")], Any));
