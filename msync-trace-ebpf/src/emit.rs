@@ -35,7 +35,14 @@ unsafe fn zero(at: *mut u64, words: usize) {
 /// bytes.
 macro_rules! send {
     ($ring:expr, $index:expr, |$name:ident: &mut $record:ty| $fill:block) => {
-        match $ring.reserve::<$record>(0) {
+        // Once more: a ring is also refused when another CPU is filling it and this one may not wait
+        // (a breakpoint, which is how some kprobes come, counts as an NMI).
+        let reserved = $ring.reserve::<$record>(0);
+        let reserved = match reserved {
+            None => $ring.reserve::<$record>(0),
+            reserved => reserved,
+        };
+        match reserved {
             Some(mut entry) => {
                 // SAFETY: the memory is zeroed before anything is read, and all bit patterns of
                 // the ABI's types are valid.

@@ -155,6 +155,7 @@ pub fn scenarios() -> &'static [Scenario] {
         server_made_the_export_read_only on NFS;
         server_gave_the_file_to_another on NFS;
         server_has_no_more_room on NFS;
+        server_is_silent_for_too_long on NFS3;
         server_enforces_a_quota on NFS;
         server_was_lied_to on NFS3, with "--calls" "nfsd";
         server_dies on FUSE;
@@ -812,6 +813,22 @@ fn server_gave_the_file_to_another(world: &mut World) -> Result<()> {
             Permissions::from_mode(0o600),
         )?)
     })
+}
+
+/// Mounted `soft`: a server that does not answer in time has refused.
+fn server_is_silent_for_too_long(world: &mut World) -> Result<()> {
+    world.volume.mount_client_again("soft,timeo=10,retrans=1")?;
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    world.volume.knfsd()?.cut_off(true)?;
+    victim.store(ALL, true)?;
+    let told = victim.msync(ALL);
+    let lie = victim.msync(ALL);
+    world.volume.knfsd()?.cut_off(false)?;
+    let errno = told?.errno;
+    world.note(format!("msync gave {}", super::program::name(errno)));
+    ensure!(errno != 0, "msync gave 0 without a server");
+    let lie = lie?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(ALL))
 }
 
 /// The server's disk is full when pages without a block come.

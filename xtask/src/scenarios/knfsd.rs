@@ -111,6 +111,12 @@ impl Knfsd {
         self.export(0)
     }
 
+    /// From now on nothing gets through to the server, or everything again.
+    pub fn cut_off(&self, cut: bool) -> Result<()> {
+        self.enter_network()?;
+        set_loopback(!cut).context("the loopback device")
+    }
+
     /// The server closes the files that it keeps open between requests.
     pub fn forget_files(&self) -> Result<()> {
         self.enter_network()?;
@@ -234,11 +240,18 @@ pub fn mount_data(version: u8) -> (String, String) {
 /// A network with nothing but a loopback device: no server of this machine is in the way, and
 /// nobody else can reach ours.
 fn own_network() -> io::Result<File> {
+    // SAFETY: touches no memory.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    set_loopback(true)?;
+    File::open("/proc/self/ns/net")
+}
+
+/// Switches the loopback device of this process's network on or off.
+fn set_loopback(on: bool) -> io::Result<()> {
     // SAFETY: no memory is touched but the request, which outlives the calls.
     unsafe {
-        if libc::unshare(libc::CLONE_NEWNET) != 0 {
-            return Err(io::Error::last_os_error());
-        }
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         if socket < 0 {
             return Err(io::Error::last_os_error());
@@ -246,15 +259,17 @@ fn own_network() -> io::Result<File> {
         let mut request: libc::ifreq = std::mem::zeroed();
         request.ifr_name[0] = b'l' as libc::c_char;
         request.ifr_name[1] = b'o' as libc::c_char;
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        if on {
+            request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        }
         let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw mut request);
         let error = io::Error::last_os_error();
         libc::close(socket);
-        if result != 0 {
-            return Err(error);
+        match result {
+            0 => Ok(()),
+            _ => Err(error),
         }
     }
-    File::open("/proc/self/ns/net")
 }
 
 /// A process that answers for rpcbind (whatever is registered is registered) and for mountd (the

@@ -206,6 +206,8 @@ pub struct Volume {
     /// What is between the two, while it is.
     serving: Option<Serving>,
     nfs: Option<Knfsd>,
+    /// Further options of the mount that programs see.
+    client_options: &'static str,
     untouched: bool,
     /// Not fit for another scenario before it is made anew.
     used_up: bool,
@@ -258,6 +260,7 @@ impl Volume {
             mounted: false,
             serving: None,
             nfs,
+            client_options: "",
             untouched: false,
             used_up: false,
         })
@@ -328,7 +331,10 @@ impl Volume {
         };
         let server = self.nfs.as_mut().context("no NFS server here")?;
         server.start()?;
-        let (source, options) = mount_data(version);
+        let (source, mut options) = mount_data(version);
+        if !self.client_options.is_empty() {
+            options = format!("{options},{}", self.client_options);
+        }
         self.serving = Some(Serving::Nfs);
         mount(
             &source,
@@ -338,6 +344,13 @@ impl Volume {
             &options,
         )
         .with_context(|| format!("mount {}", self.kind.name()))
+    }
+
+    /// NFS: the same files again, mounted with further options until the volume is put back.
+    pub fn mount_client_again(&mut self, options: &'static str) -> Result<()> {
+        self.stop_serving()?;
+        self.client_options = options;
+        self.serve(true)
     }
 
     /// NFS: the server.
@@ -406,6 +419,7 @@ impl Volume {
     pub fn unmount(&mut self) -> Result<()> {
         self.untouched = false;
         self.stop_serving()?;
+        self.client_options = "";
         if self.mounted {
             unmount_while(&self.disk_at, || match &self.nfs {
                 Some(server) => server.stop_again(),
