@@ -180,7 +180,7 @@ impl Instance {
             }
         }
         let layout = Pod(resolved.layout);
-        let config = Pod(config(options, types.version));
+        let config = Pod(config(options, types.version, &vmlinux));
         loader.btf(None);
         // The reason of a refusal and the statistics, without the trace of every instruction.
         loader.verifier_log_level(VerifierLogLevel::STATS);
@@ -831,7 +831,7 @@ fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, AttachE
 }
 
 /// The read-only choices of user space.
-fn config(options: &Options, version: (u32, u32)) -> abi::Config {
+fn config(options: &Options, version: (u32, u32), vmlinux: &Btf) -> abi::Config {
     let mut config = abi::Config::new_zeroed();
     config.include_async = u32::from(options.include_async);
     config.own_pid = std::process::id();
@@ -844,8 +844,9 @@ fn config(options: &Options, version: (u32, u32)) -> abi::Config {
     // ext4_finish_bio records EIO for every page of a failed bio, over the device's own error
     // (seen on 5.10 and 6.1, no longer on 6.12).
     config.ext4_errno = if version < (6, 9) { 5 } else { 0 };
-    // include/linux/fs.h: moved in 6.14.
-    config.fmode_backing = 1 << if version >= (6, 14) { 24 } else { 25 };
+    // include/linux/fs.h: moved in 6.14, together with this function, which came to 6.12.y too.
+    let moved = version >= (6, 14) || vmlinux.has_func("file_set_fsnotify_mode");
+    config.fmode_backing = 1 << if moved { 24 } else { 25 };
     config.rq_error_is_status = u32::from(version >= (5, 16));
     config
 }
