@@ -12,7 +12,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const ABI_VERSION: u8 = 5;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
-pub const ABI_MARK: [u8; 17] = *b"msync-trace-abi\0\x03";
+pub const ABI_MARK: [u8; 17] = {
+    let mut mark = *b"msync-trace-abi\0\0";
+    mark[16] = ABI_VERSION;
+    mark
+};
 
 /// Values of the map `END_IO`, by the address of a bio's `bi_end_io`. Here: the pages that the bio
 /// writes lie in it, one by one.

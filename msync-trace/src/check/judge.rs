@@ -266,13 +266,8 @@ fn kprobes(seen: &Observed) -> Item {
 /// Only if the symbols were looked at.
 fn fentry(seen: &Observed) -> Option<Item> {
     const ID: &str = "fentry";
-    match seen.fentry_attached {
-        Some(true) => return Some(item(ID, Status::Ok, "works")),
-        Some(false) => {
-            let refused = "tried, and refused: tracing uses kprobes or tracepoints";
-            return Some(item(ID, Status::Warn, refused));
-        }
-        None => {}
+    if seen.fentry_attached == Some(true) {
+        return Some(item(ID, Status::Ok, "works"));
     }
     let [_, trampolines, fentry] = seen.symbols?;
     Some(if !seen.jit {
@@ -287,6 +282,12 @@ fn fentry(seen: &Observed) -> Option<Item> {
             ID,
             Status::Warn,
             "probably refused, as function tracing is: tracing uses kprobes or tracepoints",
+        )
+    } else if trampolines && fentry && seen.fentry_attached == Some(false) {
+        item(
+            ID,
+            Status::Warn,
+            "tried, and refused: tracing uses kprobes or tracepoints",
         )
     } else if trampolines && fentry {
         item(ID, Status::Ok, "probable; `check --attach` tries it")

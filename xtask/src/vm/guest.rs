@@ -53,7 +53,7 @@ pub enum GuestEnding {
     Died,
     /// The guest went down before the command began.
     NeverBegan,
-    /// It began, and was killed at its deadline.
+    /// Killed at its deadline.
     TimedOut,
 }
 

@@ -643,7 +643,7 @@ pub fn possible_hooks() -> Vec<HookStatus> {
             let (target, state) = match (hook.ways.iter().find(|way| possible(way)), waits) {
                 (Some(way), _) => (way.target, HookState::Possible(way.method)),
                 (None, Some(module)) => (first, HookState::WaitsForModule(module.to_owned())),
-                (None, None) if functions.contains(first) => (
+                (None, None) if functions.contains(first) && !kernel::has_kprobes() => (
                     first,
                     HookState::NotNeeded(format!(
                         "without kprobes, {}",
