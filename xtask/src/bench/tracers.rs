@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::paths;
+use crate::{paths, scenarios::volume};
 
 /// bpftrace says that it starts to attach, not that it is done.
 const ATTACHING: Duration = Duration::from_millis(500);
@@ -68,19 +68,10 @@ pub struct Running {
 /// bpftrace looks tracepoints up in tracefs, msync-trace does not need it. Seen by this process and
 /// its children only.
 pub fn mount_tracefs() {
-    let at = c"/sys/kernel/tracing";
-    if Path::new("/sys/kernel/tracing/events").exists() {
-        return;
-    }
-    // SAFETY: C strings that outlive the call. If it fails, the table says what bpftrace said.
-    unsafe {
-        libc::mount(
-            c"tracefs".as_ptr(),
-            at.as_ptr(),
-            c"tracefs".as_ptr(),
-            0,
-            std::ptr::null(),
-        );
+    let at = Path::new("/sys/kernel/tracing");
+    if !at.join("events").exists() {
+        // If it fails, the table says what bpftrace said.
+        let _ = volume::mount("tracefs", at, "tracefs", 0, "");
     }
 }
 

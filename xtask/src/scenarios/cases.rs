@@ -85,7 +85,6 @@ const ONE_ANSWER: &[Kind] = &[
 ];
 /// One of each kind, for what has nothing to do with how the file system writes.
 const DISKS: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
-const OVERLAY: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
 const NFS3: &[Kind] = &[Kind::Nfs3];
 const FUSE: &[Kind] = &[Kind::Fuse];
@@ -142,7 +141,7 @@ pub fn scenarios() -> &'static [Scenario] {
         two_threads_at_once on WRITE_ERRORS;
         among_many_mappings on PAGE_ERRORS;
         through_a_bind_mount on DISKS;
-        through_an_overlay on OVERLAY;
+        through_an_overlay on DISKS;
         written_in_place on &[Kind::Btrfs];
         same_number_in_two_subvolumes on &[Kind::Btrfs];
         partly_rewritten on ONE_ANSWER;
@@ -204,27 +203,17 @@ fn told_once(world: &mut World) -> Result<(Program, usize)> {
 /// btrfs records one failure a second time when its worker gets to it, perhaps after msync
 /// returned.
 fn is_told(world: &mut World, victim: &mut Program, arena: Range<u64>) -> Result<i32> {
-    is_told_by(world, victim, 0, arena)
-}
-
-/// The same with a descriptor in another slot.
-fn is_told_by(
-    world: &mut World,
-    victim: &mut Program,
-    slot: usize,
-    arena: Range<u64>,
-) -> Result<i32> {
     let errno = victim.msync(arena)?.errno;
     world.note(format!("msync gave {}", super::program::name(errno)));
     ensure!(errno != 0, "msync gave 0 over pages that were just refused");
-    settle(world, victim, slot)?;
+    settle(world, victim)?;
     Ok(errno)
 }
 
-fn settle(world: &mut World, victim: &mut Program, slot: usize) -> Result<()> {
+fn settle(world: &mut World, victim: &mut Program) -> Result<()> {
     if world.kind() == Kind::Btrfs {
         world.background_write_back()?;
-        let again = victim.sync(Ask::FileRange(slot), By::Main)?.errno;
+        let again = victim.sync(Ask::FileRange(0), By::Main)?.errno;
         world.note(format!("btrfs, once more: {}", super::program::name(again)));
     }
     Ok(())
@@ -666,6 +655,8 @@ fn same_number_in_two_subvolumes(world: &mut World) -> Result<()> {
 /// The process has so many mappings that the tree of them is several levels deep.
 fn among_many_mappings(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    victim.resize(slot, PAGES)?;
     let other = victim.open("b", Open::New)?;
     victim.resize(other, 1)?;
     // With a gap after each, so that they stay apart.
@@ -673,15 +664,13 @@ fn among_many_mappings(world: &mut World) -> Result<()> {
     for place in below.chain(above) {
         victim.map(other, 2 * place, 0, 1)?;
     }
-    let slot = victim.open(FILE, Open::New)?;
-    victim.resize(slot, PAGES)?;
     let at = 640;
     victim.map(slot, at, 0, PAGES)?;
     victim.store(at..at + PAGES, false)?;
     victim.msync(at..at + PAGES)?.must_be(0)?;
     world.fail(libc::EIO)?;
     victim.store(at + BAD.start..at + BAD.end, true)?;
-    is_told_by(world, &mut victim, slot, at..at + PAGES)?;
+    is_told(world, &mut victim, at..at + PAGES)?;
     let lie = victim.msync(at..at + PAGES)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
@@ -737,7 +726,7 @@ fn compat_caller(world: &mut World) -> Result<()> {
         return Err(Skip("no 32-bit system calls here".to_owned()).into());
     }
     first.must_be(libc::EIO)?;
-    settle(world, &mut victim, 0)?;
+    settle(world, &mut victim)?;
     let lie = victim.sync(Ask::Msync(ALL), By::Compat)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
@@ -763,9 +752,8 @@ fn dead_journal(world: &mut World) -> Result<()> {
 }
 
 /// A file on the server, beside the client.
-fn on_server(world: &World, file: &str) -> std::path::PathBuf {
-    let story = world.directory().file_name().unwrap_or_default();
-    world.volume.server_path().join(story).join(file)
+fn on_server(world: &World, file: &str) -> Result<std::path::PathBuf> {
+    world.volume.on_server(&world.directory().join(file))
 }
 
 /// The server refuses all pages of a file with this error; msync fails once, then gives 0.
@@ -784,7 +772,7 @@ fn refused_by_server(
 
 fn server_deleted_the_file(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::ESTALE, |world| {
-        std::fs::remove_file(on_server(world, FILE))?;
+        std::fs::remove_file(on_server(world, FILE)?)?;
         // It lives on as long as the server has it open.
         world.volume.knfsd()?.forget_files()
     })
@@ -792,7 +780,9 @@ fn server_deleted_the_file(world: &mut World) -> Result<()> {
 
 fn server_made_the_file_immutable(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::EPERM, |world| {
-        run(Command::new("chattr").arg("+i").arg(on_server(world, FILE)))
+        run(Command::new("chattr")
+            .arg("+i")
+            .arg(on_server(world, FILE)?))
     })
 }
 
@@ -806,7 +796,7 @@ fn server_made_the_export_read_only(world: &mut World) -> Result<()> {
 fn server_gave_the_file_to_another(world: &mut World) -> Result<()> {
     world.root_is_nobody_on_the_server()?;
     refused_by_server(world, libc::EACCES, |world| {
-        let file = on_server(world, FILE);
+        let file = on_server(world, FILE)?;
         std::os::unix::fs::chown(&file, Some(0), Some(0))?;
         Ok(std::fs::set_permissions(
             &file,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::volume::c_string;
+use super::volume::{c_string, mount};
 use super::world::Skip;
 
 /// Where rpcbind would listen, and mountd as well.
@@ -60,17 +60,6 @@ impl Knfsd {
         let network = own_network().context("a network of our own")?;
         let helper = answer_for_daemons()?;
         std::fs::create_dir_all(control)?;
-        let at = c_string(control)?;
-        // SAFETY: all are C strings that outlive the call.
-        let mounted = unsafe {
-            libc::mount(
-                c"nfsd".as_ptr(),
-                at.as_ptr(),
-                c"nfsd".as_ptr(),
-                0,
-                std::ptr::null(),
-            )
-        };
         let server = Knfsd {
             folder: folder.to_owned(),
             control: control.to_owned(),
@@ -79,10 +68,8 @@ impl Knfsd {
             serving: false,
             flushed: Cell::new(None),
         };
-        match mounted {
-            0 => Ok(server),
-            _ => Err(io::Error::last_os_error()).context("mount nfsd"),
-        }
+        mount("nfsd", control, "nfsd", 0, "").context("mount nfsd")?;
+        Ok(server)
     }
 
     /// From now on this process is where the server can be reached: there may be two.

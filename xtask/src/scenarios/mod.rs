@@ -348,11 +348,11 @@ impl WholeRun {
             Ok(Some(report)) => report,
         };
         let volume = volume?;
-        let story = played.story.scenario.name;
-        let mut incidents = report.incidents_below(&volume.path().join(story));
+        let folder = volume.path().join(played.story.scenario.name);
+        let mut incidents = report.incidents_below(&folder);
         // A server may well be lied to on its own disk, too: that is another story.
         if verdict::any_at_server(losses) {
-            incidents.extend(report.incidents_below(&volume.server_path().join(story)));
+            incidents.extend(report.incidents_below(&volume.on_server(&folder)?));
         }
         verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)?;
         if self.all_known {

@@ -389,11 +389,6 @@ impl Volume {
         }
     }
 
-    /// Where the server has its files.
-    pub fn server_path(&self) -> &Path {
-        &self.disk_at
-    }
-
     /// A file of this file system, as its server has it.
     pub fn on_server(&self, file: &Path) -> Result<PathBuf> {
         Ok(self.disk_at.join(file.strip_prefix(&self.at)?))

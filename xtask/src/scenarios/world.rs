@@ -215,8 +215,7 @@ impl<'a> World<'a> {
 
     /// NFS: from now on root is nobody on the server, who may do anything in this directory.
     pub fn root_is_nobody_on_the_server(&self) -> Result<()> {
-        let story = self.directory.file_name().unwrap_or_default();
-        let directory = self.volume.server_path().join(story);
+        let directory = self.volume.on_server(&self.directory)?;
         std::fs::set_permissions(directory, Permissions::from_mode(0o777))?;
         self.volume.knfsd()?.make_root_nobody()
     }
@@ -278,8 +277,7 @@ impl<'a> World<'a> {
 
     /// Starts a program beside the server, on the server's own files.
     pub fn program_on_server(&self, name: &str) -> Result<Program> {
-        let story = self.directory.file_name().unwrap_or_default();
-        let directory = self.volume.server_path().join(story);
+        let directory = self.volume.on_server(&self.directory)?;
         Program::start(name, &directory, Rc::clone(&self.memory))
     }
 

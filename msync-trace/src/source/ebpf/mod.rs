@@ -467,6 +467,7 @@ impl Tracer {
         self.polled = None;
         self.told = self.instance.counters();
         self.release(false, into);
+        give_back_memory();
     }
 
     /// Begins or ends to poll, by how many records came just now.
