@@ -3,7 +3,7 @@
 //! `maps` holds what is shared with user space, `kread` reads kernel memory by the offsets of the
 //! running kernel, `inode` knows identities and the map of inodes with failures, `emit` fills the
 //! rings, `bio` finds the file bytes of a bio; `probes/` has one room per kind of hook.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod bio;

@@ -214,6 +214,8 @@ pub enum LossCause {
     HookMissing,
     /// A record could not be understood.
     BadRecord,
+    /// A failure was counted in the kernel and its record did not come.
+    RecordLate,
     /// The correlator gave up state at its memory limit.
     MemoryLimit,
 }

@@ -84,6 +84,9 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
         LossCause::WalkLimit => "a call or request was larger than can be walked in the kernel",
         LossCause::HookMissing => "a hook was not attached, or not in time",
         LossCause::BadRecord => "a record from the kernel side could not be understood",
+        LossCause::RecordLate => {
+            "a write failure was counted in the kernel and its record did not come"
+        }
         LossCause::MemoryLimit => "the correlator reached its memory limit",
     }
 }

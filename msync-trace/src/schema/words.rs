@@ -87,6 +87,7 @@ words! {
         WalkLimit => "walk_limit",
         HookMissing => "hook_missing",
         BadRecord => "bad_record",
+        RecordLate => "record_late",
         MemoryLimit => "memory_limit",
     }
 }

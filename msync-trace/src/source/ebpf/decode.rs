@@ -212,20 +212,36 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// Takes the next record.
-    pub fn push(&mut self, record: Record, into: &mut Vec<Fact>) {
+    /// Notes the path of a sync whose record follows.
+    pub fn path(&mut self, call: CallId, view: FileView) {
+        bound(&mut self.paths);
+        self.paths.insert(call.0, view);
+    }
+
+    /// A record came from a ring; its turn comes later.
+    pub fn arrived(&mut self, record: &Record) {
+        if let Record::Fact(fact, key) = record
+            && matches!(fact.kind, FactKind::WriteFailed(_))
+        {
+            *self.failures.entry(*key).or_default() += 1;
+        }
+    }
+
+    /// Whether it is a sync and the kernel had counted more failures of its inode than came.
+    #[must_use]
+    pub fn misses(&self, record: &Record) -> bool {
         match record {
-            Record::Fact(fact, key) => {
-                if matches!(fact.kind, FactKind::WriteFailed(_)) {
-                    *self.failures.entry(key).or_default() += 1;
-                }
-                into.push(fact);
-            }
-            Record::Path(call, view) => {
-                bound(&mut self.paths);
-                self.paths.insert(call.0, view);
-            }
-            Record::SyncFile(record) => self.sync_file(&record, into),
+            Record::SyncFile(sync) => sync.state.failures > self.failures_of(&sync.inode),
+            _ => false,
+        }
+    }
+
+    /// Takes the next record. `dropped`: the ring of failures was full, and that was told.
+    pub fn push(&mut self, record: Record, dropped: bool, into: &mut Vec<Fact>) {
+        match record {
+            Record::Fact(fact, _) => into.push(fact),
+            Record::Path(call, view) => self.path(call, view),
+            Record::SyncFile(record) => self.sync_file(&record, dropped, into),
             Record::SyncEnd(end) => {
                 for mut fact in self.waiting.remove(&end.call_id).unwrap_or_default() {
                     fact.error = Errno::from_return(end.ret);
@@ -250,12 +266,12 @@ impl Joiner {
         self.failures.get(key).copied().unwrap_or(0)
     }
 
-    fn sync_file(&mut self, record: &abi::SyncFile, into: &mut Vec<Fact>) {
+    fn sync_file(&mut self, record: &abi::SyncFile, dropped: bool, into: &mut Vec<Fact>) {
         let at = MonoTime(record.header.at);
         let inode = inode_key(&record.inode);
         let path = self.paths.remove(&record.call_id).unwrap_or_default();
         let view = file_view(&record.fs, path);
-        self.make_good(record, &view, into);
+        self.make_good(record, &view, dropped, into);
         if record.flags & abi::SYNC_ANEW != 0 {
             into.push(Fact {
                 at,
@@ -311,7 +327,13 @@ impl Joiner {
 
     /// The kernel counted more failures than arrived: the ring was full. The inode is known to
     /// have failed, the bytes are not.
-    fn make_good(&mut self, record: &abi::SyncFile, view: &FileView, into: &mut Vec<Fact>) {
+    fn make_good(
+        &mut self,
+        record: &abi::SyncFile,
+        view: &FileView,
+        dropped: bool,
+        into: &mut Vec<Fact>,
+    ) {
         let arrived = self.failures.entry(record.inode).or_default();
         if record.state.failures <= *arrived {
             return;
@@ -331,13 +353,15 @@ impl Joiner {
                 file: view.clone(),
             }),
         });
-        into.push(Fact {
-            at,
-            kind: FactKind::Lost(Lost {
-                cause: LossCause::ErrorRingFull,
-                count,
-            }),
-        });
+        if !dropped {
+            into.push(Fact {
+                at,
+                kind: FactKind::Lost(Lost {
+                    cause: LossCause::RecordLate,
+                    count,
+                }),
+            });
+        }
     }
 }
 
@@ -382,7 +406,7 @@ mod tests {
             file.call_id = 5;
             file.end = 4096;
             file.size = 4096;
-            joiner.push(decode(file.as_bytes()).unwrap(), &mut facts);
+            joiner.push(decode(file.as_bytes()).unwrap(), false, &mut facts);
         }
         assert!(facts.is_empty(), "nothing is known before the call returns");
         let end = abi::SyncEnd {
@@ -390,7 +414,7 @@ mod tests {
             call_id: 5,
             ret: -5,
         };
-        joiner.push(decode(end.as_bytes()).unwrap(), &mut facts);
+        joiner.push(decode(end.as_bytes()).unwrap(), false, &mut facts);
         assert_eq!(facts.len(), 2);
         for fact in &facts {
             assert_eq!(fact.at, MonoTime(200));
@@ -399,38 +423,6 @@ mod tests {
             };
             assert_eq!(sync.error, Some(Errno::EIO));
         }
-    }
-
-    #[test]
-    fn failures_that_the_ring_dropped_are_made_good_from_the_summary() {
-        let mut joiner = Joiner::default();
-        let mut facts = Vec::new();
-        let mut file = abi::SyncFile::new_zeroed();
-        file.header = header(abi::KIND_SYNC_FILE, 100);
-        file.call = abi::CALL_FSYNC;
-        file.flags = abi::SYNC_ALONE;
-        file.size = 1 << 20;
-        file.end = u64::MAX;
-        file.state.failures = 3;
-        file.state.errno = 28;
-        file.state.last_at = 90;
-        joiner.push(decode(file.as_bytes()).unwrap(), &mut facts);
-        assert!(matches!(
-            &facts[0].kind,
-            FactKind::WriteFailed(WriteFailed {
-                range: None,
-                errno: Errno::ENOSPC,
-                ..
-            })
-        ));
-        assert!(matches!(
-            &facts[1].kind,
-            FactKind::Lost(Lost {
-                cause: LossCause::ErrorRingFull,
-                count: 3
-            })
-        ));
-        assert!(matches!(&facts[2].kind, FactKind::SyncReturn(_)));
     }
 
     #[test]
@@ -465,7 +457,7 @@ mod tests {
                 bytes.extend_from_slice(&call.to_ne_bytes());
                 bytes.extend_from_slice(&fill);
                 if let Some(record) = decode(&bytes) {
-                    joiner.push(record, &mut facts);
+                    joiner.push(record, false, &mut facts);
                 }
             }
             proptest::prop_assert!(facts.len() <= 8 * 4);

@@ -1,8 +1,8 @@
 //! Facts from this kernel, through eBPF programs.
 //!
 //! `hooks` is the table of what is attached and how, `layout` finds the kernel's offsets in its
-//! BTF, `instance` loads and attaches, `decode` turns ring records into facts; here they are put
-//! into the order of their times and handed on.
+//! BTF, `instance` loads and attaches, `decode` turns ring records into facts, `order` puts them into
+//! the order of their times; here they are handed on.
 
 pub mod btf;
 mod decode;
@@ -10,9 +10,10 @@ pub mod hooks;
 mod instance;
 mod kernel;
 pub mod layout;
+mod order;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     time::{Duration, Instant},
 };
@@ -24,12 +25,13 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 
 use self::{
-    decode::{Joiner, Record, decode},
+    decode::{Record, decode},
     hooks::{HOOKS, Way},
     instance::{Instance, Pod, Rings},
+    order::{Order, REORDER},
 };
 use crate::{
-    model::{Fact, FactKind, InodeKey, LossCause, Lost, MonoTime},
+    model::{Fact, FactKind, InodeKey, LossCause},
     source::{FactSource, HookState, HookStatus, Method, Tier},
 };
 
@@ -147,10 +149,6 @@ pub enum TracerError {
     Wait(#[from] io::Error),
 }
 
-/// How long a record may stay behind others of earlier times: programs on other CPUs that took
-/// their time stamp first may fill the ring last.
-const REORDER: Duration = Duration::from_millis(10);
-
 /// How often inodes with nothing outstanding are looked at while there are any.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -171,14 +169,7 @@ pub struct Tracer {
     options: Options,
     instance: Instance,
     rings: AsyncRings,
-    /// Records by time, not yet handed on.
-    order: BTreeMap<(u64, u64), Record>,
-    /// When the rings were last begun to be emptied: what is older was in them.
-    drained_at: u64,
-    /// Number of the next record: keeps the order of arrival among equal times.
-    next: u64,
-    /// Path records, which belong to the record that follows.
-    joiner: Joiner,
+    order: Order,
     /// Losses that have been told.
     told: abi::Counters,
     /// Inodes with nothing outstanding.
@@ -260,10 +251,7 @@ impl Tracer {
             options,
             instance,
             rings,
-            order: BTreeMap::new(),
-            drained_at: 0,
-            next: 0,
-            joiner: Joiner::default(),
+            order: Order::default(),
             told: zerocopy::FromZeros::new_zeroed(),
             settled: BTreeSet::new(),
             failed_again: BTreeSet::new(),
@@ -277,44 +265,26 @@ impl Tracer {
     /// Empties the rings into the order of times.
     fn drain(&mut self) {
         self.instance.flush_log();
-        self.drained_at = now();
+        self.order.begin(now());
         let Self {
             rings,
             order,
-            next,
-            joiner,
             following,
             reload,
             ..
         } = self;
         let mut bad = 0;
-        // Paths need not be ordered: they are kept until their sync record comes.
-        let mut unused = Vec::new();
         rings.drain(|bytes| match decode(bytes) {
-            Some(record @ Record::Path(..)) => joiner.push(record, &mut unused),
             Some(Record::Module(name)) => *reload |= WATCHED_MODULES.contains(&name.as_str()),
             Some(record) => {
-                *following = true;
-                order.insert((record.at(), *next), record);
-                *next += 1;
+                *following |= !matches!(record, Record::Path(..));
+                order.push(record);
             }
             None => bad += 1,
         });
         if bad > 0 {
-            self.lose(LossCause::BadRecord, bad);
+            order.lose(LossCause::BadRecord, bad, now());
         }
-    }
-
-    fn lose(&mut self, cause: LossCause, count: u64) {
-        let at = MonoTime(now());
-        let fact = Fact {
-            at,
-            kind: FactKind::Lost(Lost { cause, count }),
-        };
-        let key = abi::InodeKey::ZERO;
-        self.order
-            .insert((at.0, self.next), Record::Fact(fact, key));
-        self.next += 1;
     }
 
     /// Tells of what the kernel side could not deliver since the last time.
@@ -359,33 +329,24 @@ impl Tracer {
         ];
         for (cause, seen, told) in causes {
             if seen > told {
-                self.lose(cause, seen - told);
+                self.order.lose(cause, seen - told, now());
             }
         }
         self.told = counters;
     }
 
-    /// Hands on what is older than the reorder window, or everything. The window ends when the
-    /// rings were begun to be emptied, not now: between two rings this thread may have waited for a
-    /// processor while a failure went into the first and its sync into the second.
+    /// Facts whose turn has come; at the end, all.
     fn release(&mut self, everything: bool, into: &mut Vec<Fact>) {
-        let horizon = if everything {
-            u64::MAX
+        let before = into.len();
+        if everything {
+            self.order.release_all(into);
         } else {
-            let reorder = u64::try_from(REORDER.as_nanos()).unwrap_or(u64::MAX);
-            self.drained_at.saturating_sub(reorder)
-        };
-        while let Some(entry) = self.order.first_entry() {
-            if entry.key().0 > horizon {
-                break;
-            }
-            let before = into.len();
-            self.joiner.push(entry.remove(), into);
-            for fact in &into[before..] {
-                if let FactKind::WriteFailed(failure) = &fact.kind {
-                    self.settled.remove(&failure.inode);
-                    self.failed_again.insert(failure.inode);
-                }
+            self.order.release(into);
+        }
+        for fact in &into[before..] {
+            if let FactKind::WriteFailed(failure) = &fact.kind {
+                self.settled.remove(&failure.inode);
+                self.failed_again.insert(failure.inode);
             }
         }
     }
@@ -402,7 +363,7 @@ impl Tracer {
             };
             let quiet = state.last_at < horizon && state.page_exact_at < horizon;
             let nothing = state.failures == 0
-                || (self.joiner.failures_of(&key) >= state.failures
+                || (self.order.failures_of(&key) >= state.failures
                     && self.settled.contains(&decode::inode_key(&key)));
             if quiet && nothing {
                 forget.push(key);
@@ -412,7 +373,7 @@ impl Tracer {
         }
         for key in forget {
             let _ = failed.remove(&Pod(key));
-            self.joiner.forget(&key);
+            self.order.forget(&key);
             self.settled.remove(&decode::inode_key(&key));
         }
         if left > 0 {
@@ -436,7 +397,7 @@ impl Tracer {
             Ok(loaded) => loaded,
             Err(error) => {
                 warn!("a filesystem module was loaded and cannot be hooked: {error}");
-                self.lose(LossCause::HookMissing, 1);
+                self.order.lose(LossCause::HookMissing, 1, now());
                 return;
             }
         };
@@ -444,7 +405,7 @@ impl Tracer {
             Ok(rings) => rings,
             Err(error) => {
                 warn!("a filesystem module was loaded and cannot be hooked: {error}");
-                self.lose(LossCause::HookMissing, 1);
+                self.order.lose(LossCause::HookMissing, 1, now());
                 return;
             }
         };
@@ -514,9 +475,9 @@ impl FactSource for Tracer {
         let before = into.len();
         self.failed_again.clear();
         loop {
-            let seen = self.next;
+            let seen = self.order.taken();
             self.drain();
-            self.pace(self.next - seen);
+            self.pace(self.order.taken() - seen);
             self.follow();
             if self.reload {
                 self.hand_over(into);

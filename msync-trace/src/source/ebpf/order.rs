@@ -1,0 +1,270 @@
+//! Records in the order of their times. Pure: records and the time in, facts out.
+//!
+//! Each CPU stamps a record before it has its place in a ring, so records come out of order by as
+//! long as a CPU is kept from its work between the two: microseconds, or as long as a hypervisor
+//! pleases. A sync record carries the kernel's count of its inode's failures; when more were counted
+//! than have come, it waits for them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use msync_trace_ebpf as abi;
+
+use super::decode::{Joiner, Record};
+use crate::model::{Fact, FactKind, LossCause, Lost, MonoTime};
+
+/// How long a record may stay behind others of earlier times.
+pub const REORDER: Duration = Duration::from_millis(10);
+
+/// How long a sync waits for a failure that the kernel counted and that has not come, ns: its CPU
+/// was stopped in the middle of the hook. Then it is taken for lost.
+const LATE_NS: u64 = 1_000_000_000;
+
+/// For so long after a ring was full, a failure that has not come is taken for dropped at once, ns.
+const DROPPING_NS: u64 = 10_000_000_000;
+
+/// Records that were taken from the rings and not handed on yet.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// By time, then by arrival.
+    records: BTreeMap<(u64, u64), Record>,
+    /// Number of the next record.
+    next: u64,
+    /// When the rings were last begun to be emptied, `CLOCK_MONOTONIC` ns: what is older was in
+    /// them. Not the time of the release: between two rings this thread may have waited for a
+    /// processor while a failure went into the first and its sync into the second.
+    drained_at: u64,
+    /// When the ring of failures was last seen to have dropped something.
+    dropped_at: Option<u64>,
+    joiner: Joiner,
+}
+
+impl Order {
+    /// The rings are about to be emptied.
+    pub fn begin(&mut self, now: u64) {
+        self.drained_at = now;
+    }
+
+    /// Takes a record from a ring.
+    pub fn push(&mut self, record: Record) {
+        match record {
+            // Paths need no order: they are kept until their sync record comes.
+            Record::Path(call, view) => self.joiner.path(call, view),
+            record => {
+                self.joiner.arrived(&record);
+                self.insert(record);
+            }
+        }
+    }
+
+    /// Something could not be seen.
+    pub fn lose(&mut self, cause: LossCause, count: u64, now: u64) {
+        if cause == LossCause::ErrorRingFull {
+            self.dropped_at = Some(now);
+        }
+        let fact = Fact {
+            at: MonoTime(now),
+            kind: FactKind::Lost(Lost { cause, count }),
+        };
+        self.insert(Record::Fact(fact, abi::InodeKey::ZERO));
+    }
+
+    fn insert(&mut self, record: Record) {
+        self.records.insert((record.at(), self.next), record);
+        self.next += 1;
+    }
+
+    /// Hands on what is older than [`REORDER`] and need not wait.
+    pub fn release(&mut self, into: &mut Vec<Fact>) {
+        let reorder = u64::try_from(REORDER.as_nanos()).unwrap_or(u64::MAX);
+        let horizon = self.drained_at.saturating_sub(reorder);
+        while let Some(entry) = self.records.first_entry() {
+            let at = entry.key().0;
+            if at > horizon || (self.joiner.misses(entry.get()) && self.may_come(at)) {
+                break;
+            }
+            self.hand_on(into);
+        }
+    }
+
+    /// Whether a failure that a sync at this time misses may still come.
+    fn may_come(&self, at: u64) -> bool {
+        let dropping = self
+            .dropped_at
+            .is_some_and(|dropped| self.drained_at.saturating_sub(dropped) < DROPPING_NS);
+        !dropping && self.drained_at.saturating_sub(at) < LATE_NS
+    }
+
+    /// Hands on everything.
+    pub fn release_all(&mut self, into: &mut Vec<Fact>) {
+        while !self.records.is_empty() {
+            self.hand_on(into);
+        }
+    }
+
+    fn hand_on(&mut self, into: &mut Vec<Fact>) {
+        if let Some((_, record)) = self.records.pop_first() {
+            self.joiner.push(record, self.dropped_at.is_some(), into);
+        }
+    }
+
+    /// How many records ever came, without the paths.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether nothing waits to be handed on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Failures of the inode that came.
+    #[must_use]
+    pub fn failures_of(&self, key: &abi::InodeKey) -> u64 {
+        self.joiner.failures_of(key)
+    }
+
+    /// The inode is no longer followed by the kernel side.
+    pub fn forget(&mut self, key: &abi::InodeKey) {
+        self.joiner.forget(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::{FromZeros, IntoBytes};
+
+    use super::*;
+    use crate::model::WriteFailed;
+    use crate::source::ebpf::decode::decode;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn failure(at: u64) -> Record {
+        let mut record = abi::WriteFailed::new_zeroed();
+        record.header.kind = abi::KIND_WRITE_FAILED;
+        record.header.at = at;
+        record.inode.ino = 11;
+        record.end = 4096;
+        record.errno = 5;
+        decode(record.as_bytes()).unwrap()
+    }
+
+    /// A sync that read the kernel's count of failures.
+    fn sync(at: u64, failures: u64) -> Record {
+        let mut record = abi::SyncFile::new_zeroed();
+        record.header.kind = abi::KIND_SYNC_FILE;
+        record.header.at = at;
+        record.inode.ino = 11;
+        record.call = abi::CALL_FSYNC;
+        record.flags = abi::SYNC_ALONE;
+        record.end = u64::MAX;
+        record.size = 4096;
+        record.state.failures = failures;
+        record.state.errno = 5;
+        record.state.last_at = at;
+        decode(record.as_bytes()).unwrap()
+    }
+
+    fn released(order: &mut Order, now: u64) -> Vec<FactKind> {
+        let mut facts = Vec::new();
+        order.begin(now);
+        order.release(&mut facts);
+        facts.into_iter().map(|fact| fact.kind).collect()
+    }
+
+    #[test]
+    fn records_come_out_by_time_not_by_arrival() {
+        let mut order = Order::default();
+        order.push(sync(200, 1));
+        order.push(failure(100));
+        let facts = released(&mut order, SECOND);
+        assert!(matches!(
+            &facts[..],
+            [FactKind::WriteFailed(_), FactKind::SyncReturn(_)]
+        ));
+    }
+
+    #[test]
+    fn nothing_is_handed_on_within_the_reorder_window() {
+        let mut order = Order::default();
+        order.push(failure(SECOND));
+        assert!(released(&mut order, SECOND + 5_000_000).is_empty());
+        assert_eq!(released(&mut order, SECOND + 10_000_000).len(), 1);
+    }
+
+    /// The CPU of the failure was stopped after it had been counted, longer than any window.
+    #[test]
+    fn a_sync_waits_for_a_failure_that_was_counted_and_has_not_come() {
+        let mut order = Order::default();
+        order.push(sync(SECOND, 1));
+        assert!(released(&mut order, SECOND + 900_000_000).is_empty());
+        order.push(failure(SECOND - 1));
+        let facts = released(&mut order, SECOND + 900_000_001);
+        assert!(matches!(
+            &facts[..],
+            [FactKind::WriteFailed(failed), FactKind::SyncReturn(_)] if failed.range.is_some()
+        ));
+    }
+
+    /// An interrupt came between the time stamp of the sync and its look at the count.
+    #[test]
+    fn a_failure_right_after_the_time_of_a_sync_that_counted_it_is_not_missed() {
+        let mut order = Order::default();
+        order.push(sync(SECOND, 1));
+        order.push(failure(SECOND + 20_000_000));
+        let facts = released(&mut order, SECOND + 20_000_000);
+        assert!(matches!(&facts[..], [FactKind::SyncReturn(_)]));
+        let facts = released(&mut order, 2 * SECOND);
+        assert!(matches!(&facts[..], [FactKind::WriteFailed(_)]));
+    }
+
+    #[test]
+    fn a_failure_that_never_comes_is_made_good_without_its_bytes_and_told() {
+        let mut order = Order::default();
+        order.push(sync(SECOND, 2));
+        let facts = released(&mut order, 2 * SECOND);
+        let [
+            FactKind::WriteFailed(failed),
+            FactKind::Lost(lost),
+            FactKind::SyncReturn(_),
+        ] = &facts[..]
+        else {
+            panic!("{facts:?}")
+        };
+        assert_eq!(failed.range, None);
+        assert_eq!((lost.cause, lost.count), (LossCause::RecordLate, 2));
+    }
+
+    /// In a storm nothing waits, and what the kernel side counted is not counted twice.
+    #[test]
+    fn a_ring_that_was_full_explains_what_did_not_come() {
+        let mut order = Order::default();
+        order.lose(LossCause::ErrorRingFull, 2, SECOND - 1);
+        order.push(sync(SECOND, 2));
+        let facts = released(&mut order, SECOND + 10_000_000);
+        assert!(matches!(
+            &facts[..],
+            [
+                FactKind::Lost(Lost {
+                    cause: LossCause::ErrorRingFull,
+                    count: 2
+                }),
+                FactKind::WriteFailed(WriteFailed { range: None, .. }),
+                FactKind::SyncReturn(_)
+            ]
+        ));
+    }
+
+    #[test]
+    fn at_the_end_nothing_waits() {
+        let mut order = Order::default();
+        order.push(sync(SECOND, 1));
+        let mut facts = Vec::new();
+        order.begin(SECOND);
+        order.release_all(&mut facts);
+        assert_eq!(facts.len(), 3);
+        assert!(order.is_empty());
+    }
+}
