@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -29,6 +29,11 @@ impl Image {
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_len(size)?;
         Ok(Image { file, size })
+    }
+
+    /// The file in memory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     /// How many bytes the disk has.

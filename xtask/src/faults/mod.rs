@@ -15,6 +15,7 @@ mod server;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -53,6 +54,25 @@ pub fn private_mounts() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Closes every descriptor that a forked process has from its parent, except these and the standard
+/// ones. A loop device of another disk would stay attached as long as this process lives.
+pub fn keep_only(keep: &[BorrowedFd<'_>]) {
+    let mut first = libc::STDERR_FILENO as libc::c_uint + 1;
+    let keep = keep.iter().map(|fd| fd.as_raw_fd() as libc::c_uint);
+    let keep: BTreeSet<_> = keep.filter(|fd| *fd >= first).collect();
+    let close = |from: libc::c_uint, to: libc::c_uint| {
+        if from <= to {
+            // SAFETY: what owns these is the parent's and is never dropped here.
+            unsafe { libc::close_range(from, to, 0) };
+        }
+    };
+    for fd in keep {
+        close(first, fd - 1);
+        first = fd + 1;
+    }
+    close(first, libc::c_uint::MAX);
 }
 
 /// The disk at one moment.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -92,6 +92,7 @@ impl Drop for Passthrough {
 }
 
 fn serve(folder: &Path, at: &Path, has_fsync: bool, ready: UnixStream) -> ! {
+    super::keep_only(&[ready.as_fd()]);
     // SAFETY: prctl and signal get constants only.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -128,6 +129,7 @@ impl Shared {
 /// Serves `image` at `mount_point/disk` until the owner is gone and the file is closed. Does not
 /// return to the caller's code: it runs in a process of its own.
 pub fn serve(image: Image, snapshot: &Image, mount_point: &Path, control: UnixStream) -> ! {
+    super::keep_only(&[image.fd(), snapshot.fd(), control.as_fd()]);
     // The owner, not the terminal, says when this ends.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
         // SAFETY: ignoring a signal installs no handler.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use super::volume::{c_string, mount};
 use super::world::Skip;
+use crate::faults::keep_only;
 
 /// Where rpcbind would listen, and mountd as well.
 const RPC_PORT: u16 = 111;
@@ -267,6 +268,7 @@ fn answer_for_daemons() -> Result<libc::pid_t> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()).context("fork"),
         0 => {
+            keep_only(&[listener.as_fd()]);
             // SAFETY: constants only.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
