@@ -3,7 +3,7 @@
 //! A page-cache bio holds consecutive pages of one inode nearly always; a filesystem may merge
 //! pages that are neighbours on the disk but not in the file, so each segment is looked at.
 
-use msync_trace_ebpf::{ABSENT, KIND_WRITE_OK, OWNER_CHAIN};
+use msync_trace_ebpf::{ABSENT, FAILED_UNCONVERTED, KIND_CONVERTED, KIND_WRITE_OK, OWNER_CHAIN};
 
 use crate::{
     emit::{Failure, range_event, write_failed},
@@ -37,12 +37,16 @@ impl Outcome {
     #[inline(always)]
     fn unpacked(packed: u64, submitted: u64) -> Self {
         Self {
-            errno: packed as u32,
+            errno: (packed & !OF_UNWRITTEN) as u32,
             hook: (packed >> 32) as u32,
             submitted,
         }
     }
 }
+
+/// Mark in a packed [`Outcome`]: it is about unwritten blocks, not about pages. Failed, they stay
+/// unwritten; otherwise they will be converted.
+pub const OF_UNWRITTEN: u64 = 1 << 31;
 
 /// Where the bytes of a segment lie, `skip` bytes into it: owner mapping, and offset in the file.
 #[inline(always)]
@@ -128,9 +132,15 @@ pub extern "C" fn report_inode(
     let Some(key) = key_of(inode) else {
         return 0;
     };
+    let of_unwritten = outcome & OF_UNWRITTEN != 0;
     let outcome = Outcome::unpacked(outcome, submitted);
     if outcome.errno == 0 {
-        range_event(KIND_WRITE_OK, outcome.hook, &key, start, end);
+        let kind = if of_unwritten {
+            KIND_CONVERTED
+        } else {
+            KIND_WRITE_OK
+        };
+        range_event(kind, outcome.hook, &key, start, end);
     } else {
         write_failed(
             outcome.hook,
@@ -141,7 +151,7 @@ pub extern "C" fn report_inode(
                 end,
                 errno: outcome.errno,
                 submitted: outcome.submitted,
-                flags: 0,
+                flags: if of_unwritten { FAILED_UNCONVERTED } else { 0 },
                 at: now(),
             },
         );

@@ -45,6 +45,13 @@ pub fn key_of(inode: Addr) -> Option<InodeKey> {
     Some(key)
 }
 
+/// Whether an inode is one of btrfs.
+#[inline(always)]
+pub fn is_btrfs(inode: Addr) -> bool {
+    let magic = |sb| read::<u64>(sb, layout!(sb_magic));
+    read_ptr(inode, layout!(inode_sb)).and_then(magic) == Some(BTRFS_MAGIC)
+}
+
 /// 64-bit words of the longest handle: 128 bytes (RFC 8881).
 const HANDLE_WORDS: u64 = 16;
 

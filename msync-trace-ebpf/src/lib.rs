@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 5;
+pub const ABI_VERSION: u8 = 6;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = {
@@ -147,7 +147,8 @@ wire! {
         pub fs: FileSystem,
     }
 
-    /// `KIND_WRITE_OK`, `KIND_REDIRTIED`, `KIND_DISCARDED`, `KIND_EVICTED`, `KIND_GONE`.
+    /// `KIND_WRITE_OK`, `KIND_REDIRTIED`, `KIND_DISCARDED`, `KIND_EVICTED`, `KIND_GONE`,
+    /// `KIND_CONVERTED`.
     pub struct Range {
         /// Kind and time.
         pub header: Header,
@@ -628,8 +629,15 @@ pub const KIND_PATH: u32 = 11;
 /// [`ModuleLoaded`].
 pub const KIND_MODULE: u32 = 12;
 
+/// [`Range`]: unwritten blocks were converted, or will be when the write under way has ended: from
+/// here on the file has what is written to them.
+pub const KIND_CONVERTED: u32 = 13;
+
 /// Flag of [`WriteFailed`]: evictions were being watched.
 pub const FAILED_EVICTION_WATCHED: u32 = 1;
+/// Flag of [`WriteFailed`]: the blocks stay unwritten. Nothing that is written to them is in the
+/// file before [`KIND_CONVERTED`].
+pub const FAILED_UNCONVERTED: u32 = 2;
 
 /// Flag of [`SyncFile`]: `f_wb_err` differs from `wb_err`, the next sync will fail.
 pub const SYNC_PENDING: u32 = 1;

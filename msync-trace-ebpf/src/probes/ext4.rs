@@ -1,11 +1,12 @@
 //! ext4: finished bios, unwritten extents, pages whose blocks cannot be allocated.
 
 use aya_log_ebpf::debug;
+use msync_trace_ebpf::{FAILED_UNCONVERTED, KIND_CONVERTED};
 
 use super::hook;
 use crate::{
-    bio::{Outcome, WHOLE, errno_of_status, report_bio, report_inode},
-    emit::{Failure, write_failed},
+    bio::{OF_UNWRITTEN, Outcome, WHOLE, errno_of_status, report_bio, report_inode},
+    emit::{Failure, range_event, write_failed},
     inode::{key_of, suspect},
     kread::{Addr, now, pid_tgid, read, read_ptr},
     maps::{EXT4_DISCARDS, Ext4Discard, any_tracked, config, count, layout},
@@ -27,12 +28,12 @@ const ENOSPC: u32 = 28;
 /// Most extents of one `ext4_io_end` looked at.
 const MAX_VECS: usize = 32;
 
-/// Reports every extent of an io_end: none of them will be converted, so all of them keep what
-/// was there before (zeros, or old blocks). 0: there was none. A global function, which the
-/// verifier looks at once.
+/// Reports every extent of an io_end. After a failure none of them will be converted, so all of them
+/// keep what was there before (zeros, or old blocks). A global function, which the verifier looks
+/// at once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_io_end(io_end: u64, errno: u64, submitted: u64, hook: u64) -> u64 {
+pub extern "C" fn report_io_end(io_end: u64, errno: u64, submitted: u64, hook: u64) -> u32 {
     let Some(inode) = read_ptr(io_end, layout!(ext4_io_end_inode)) else {
         return 0;
     };
@@ -43,24 +44,17 @@ pub extern "C" fn report_io_end(io_end: u64, errno: u64, submitted: u64, hook: u
     };
     let head = io_end.wrapping_add(u64::from(layout!(ext4_io_end_vecs)));
     let mut node: u64 = read(head, 0).unwrap_or(0);
-    let mut any = 0;
     for _ in 0..MAX_VECS {
         if node == 0 || node == head {
-            return any;
+            return 0;
         }
-        let next = report_vec(node, inode, outcome.packed(), submitted);
-        any |= next & REPORTED;
-        node = next & !REPORTED;
+        node = report_vec(node, inode, outcome.packed() | OF_UNWRITTEN, submitted);
     }
     count(|counters| &mut counters.walk_limit);
-    any
+    0
 }
 
-/// In what [`report_vec`] gives: the extent had bytes.
-const REPORTED: u64 = 1;
-
-/// Reports one extent; gives the address of the next, 0 for none, and [`REPORTED`]. A global
-/// function.
+/// Reports one extent; gives the address of the next, 0 for none. A global function.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_vec(node: u64, inode: u64, outcome: u64, submitted: u64) -> u64 {
@@ -72,7 +66,7 @@ pub extern "C" fn report_vec(node: u64, inode: u64, outcome: u64, submitted: u64
     }
     let end = (start + size + 4095) & !4095;
     report_inode(inode, start & !4095, end, outcome, submitted);
-    next | REPORTED
+    next
 }
 
 /// What a finished bio of an `ext4_io_end` means.
@@ -87,15 +81,15 @@ pub fn bio_ended(bio: Addr, root: Addr, bytes: u64, outcome: &Outcome) {
     if layout!(ext4_whole_io_end) == 1 {
         let flag: u32 = read(io_end, layout!(ext4_io_end_flag)).unwrap_or(0);
         if flag & IO_END_UNWRITTEN != 0 {
-            if outcome.errno != 0 {
-                let errno = u64::from(outcome.errno);
-                let hook = u64::from(outcome.hook);
+            if outcome.errno == 0 && flag & IO_END_FAILED != 0 {
+                // A neighbour failed: this one reached the disk, but nothing will point at it.
+                return;
+            }
+            if outcome.errno != 0 || any_tracked() {
+                let (errno, hook) = (u64::from(outcome.errno), u64::from(outcome.hook));
                 // The bio itself follows: it can also hold pages whose blocks were written before
                 // and that are therefore in none of these extents.
                 report_io_end(io_end, errno, outcome.submitted, hook);
-            } else if flag & IO_END_FAILED != 0 {
-                // A neighbour failed: this one reached the disk, but nothing will point at it.
-                return;
             }
         }
     }
@@ -261,18 +255,11 @@ fn ext4_folios_end(ctx: RawTracePointContext) -> u32 {
 #[raw_tracepoint(tracepoint = "ext4_da_write_pages_extent")]
 fn ext4_extent(ctx: RawTracePointContext) -> u32 {
     let inode: u64 = ctx.arg(0);
-    let map: u64 = ctx.arg(1);
-    // struct ext4_map_blocks { ext4_fsblk_t m_pblk; ext4_lblk_t m_lblk; unsigned int m_len; ... }
-    let block: u32 = read(map, 8).unwrap_or(0);
-    let blocks: u32 = read(map, 12).unwrap_or(0);
-    let bits: u8 = read(inode, layout!(inode_blkbits)).unwrap_or(12);
-    let shift = u32::from(bits) & 31;
-    let start = u64::from(block) << shift;
-    let end = start + (u64::from(blocks) << shift);
+    let (start, end) = bytes_of_map(inode, ctx.arg(1));
     let discard = Ext4Discard {
         inode,
-        start: start & !4095,
-        end: (end + 4095) & !4095,
+        start,
+        end,
         at: now(),
         given_up: 0,
     };
@@ -282,24 +269,9 @@ fn ext4_extent(ctx: RawTracePointContext) -> u32 {
     0
 }
 
-/// `EXT4_GET_BLOCKS_CONVERT` (fs/ext4/ext4.h), part of every conversion of unwritten extents.
-const GET_BLOCKS_CONVERT: u32 = 0x10;
-
-/// `TP_PROTO(struct inode *inode, unsigned flags, struct ext4_map_blocks *map, int ret)`, all
-/// supported kernels: the conversion of an unwritten extent failed after its data was written
-/// well. The bytes read as zeros from then on; only a line in the kernel log says so.
-#[raw_tracepoint(tracepoint = "ext4_ext_map_blocks_exit")]
-fn ext4_map_exit(ctx: RawTracePointContext) -> u32 {
-    let ret: i32 = ctx.arg::<u64>(3) as i32;
-    let flags: u32 = ctx.arg(1);
-    if ret >= 0 || flags & GET_BLOCKS_CONVERT == 0 {
-        return 0;
-    }
-    let inode: u64 = ctx.arg(0);
-    let map: u64 = ctx.arg(2);
-    let Some(key) = key_of(inode) else {
-        return 0;
-    };
+/// The file's bytes in the pages of an extent.
+#[inline(always)]
+fn bytes_of_map(inode: Addr, map: Addr) -> (u64, u64) {
     // struct ext4_map_blocks { ext4_fsblk_t m_pblk; ext4_lblk_t m_lblk; unsigned int m_len; ... }
     let block: u32 = read(map, 8).unwrap_or(0);
     let blocks: u32 = read(map, 12).unwrap_or(0);
@@ -307,16 +279,42 @@ fn ext4_map_exit(ctx: RawTracePointContext) -> u32 {
     let shift = u32::from(bits) & 31;
     let start = u64::from(block) << shift;
     let end = start + (u64::from(blocks) << shift);
+    (start & !4095, (end + 4095) & !4095)
+}
+
+/// `EXT4_GET_BLOCKS_CONVERT` (fs/ext4/ext4.h), part of every conversion of unwritten extents.
+const GET_BLOCKS_CONVERT: u32 = 0x10;
+
+/// `TP_PROTO(struct inode *inode, unsigned flags, struct ext4_map_blocks *map, int ret)`, all
+/// supported kernels: the conversion of an unwritten extent, of write-back or of a write with
+/// `O_DIRECT`. If it failed after its data was written well, the bytes read as zeros from then on;
+/// only a line in the kernel log says so.
+#[raw_tracepoint(tracepoint = "ext4_ext_map_blocks_exit")]
+fn ext4_map_exit(ctx: RawTracePointContext) -> u32 {
+    let ret: i32 = ctx.arg::<u64>(3) as i32;
+    let flags: u32 = ctx.arg(1);
+    if flags & GET_BLOCKS_CONVERT == 0 || (ret >= 0 && !any_tracked()) {
+        return 0;
+    }
+    let inode: u64 = ctx.arg(0);
+    let Some(key) = key_of(inode) else {
+        return 0;
+    };
+    let (start, end) = bytes_of_map(inode, ctx.arg(2));
+    if ret >= 0 {
+        range_event(KIND_CONVERTED, hook::EXT4_MAP, &key, start, end);
+        return 0;
+    }
     write_failed(
         hook::EXT4_MAP,
         &key,
         &Failure {
             inode,
-            start: start & !4095,
-            end: (end + 4095) & !4095,
+            start,
+            end,
             errno: ret.unsigned_abs(),
             submitted: 0,
-            flags: 0,
+            flags: FAILED_UNCONVERTED,
             at: now(),
         },
     );

@@ -13,7 +13,7 @@ use msync_trace_ebpf::{
 use super::hook;
 use crate::{
     emit::{Sync, file_event, range_event, sync_end, sync_file},
-    inode::{inode_of_file, key_of, state_of, tracked},
+    inode::{host_of, inode_of_file, is_btrfs, key_of, state_of, tracked},
     kread::{Addr, argument, current, now, pid_tgid, read, read_ptr},
     maps::{CALLS, CONTROL, any_tracked, config, control, count, layout},
 };
@@ -607,7 +607,12 @@ fn errseq_checked(ctx: ProbeContext) -> u32 {
     };
     let told: u32 = read(file, layout!(file_wb_err)).unwrap_or(0);
     let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
-    if answered(file) || told != recorded {
+    if told != recorded {
+        // The call fails. It began before the failure was known, so that nothing was noted of it.
+        errs(file, mapping);
+        return 0;
+    }
+    if answered(file) {
         return 0;
     }
     let Some(syscall) = syscall_of(current()) else {
@@ -677,6 +682,20 @@ fn answered(file: Addr) -> bool {
         let _ = CALLS.insert(&key, &(file | COMPARED), 0);
     }
     false
+}
+
+/// The running thread's fsync is being given an error: at a second comparison in the same call there
+/// will be nothing new, which is no success. What is noted here ends where the next call begins to
+/// wait ([`wait_kprobe`]); btrfs does not wait there, and compares once.
+#[inline(always)]
+fn errs(file: Addr, mapping: Addr) {
+    if !host_of(mapping).is_some_and(is_btrfs)
+        && CALLS
+            .insert(&(pid_tgid() ^ FILE_KEY), &(file | COMPARED), 0)
+            .is_err()
+    {
+        count(|counters| &mut counters.call_map_full);
+    }
 }
 
 /// Tier 2: `int file_write_and_wait_range(struct file *file, loff_t lstart, loff_t lend)`

@@ -11,7 +11,7 @@ use crate::model::ByteRange;
 
 /// From byte ranges to values; see the file's head.
 #[derive(Clone, Debug)]
-pub(super) struct IntervalMap<V> {
+pub(crate) struct IntervalMap<V> {
     /// Start of each range → its end and value. Invariants: no range is empty, none overlaps
     /// another, and two that touch have different values.
     spans: BTreeMap<u64, Span<V>>,
@@ -36,22 +36,22 @@ impl<V> Default for IntervalMap<V> {
 
 impl<V: Copy + Eq> IntervalMap<V> {
     /// Number of entries.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
 
     /// Whether no byte has a value.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
     /// All entries, by offset.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ByteRange, V)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ByteRange, V)> {
         self.within(ByteRange::ALL)
     }
 
     /// The entries that share bytes with `range`, cut to it, by offset.
-    pub(super) fn within(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, V)> {
+    pub(crate) fn within(&self, range: ByteRange) -> impl Iterator<Item = (ByteRange, V)> {
         let low = self.start_of_span_over(range.start());
         self.spans
             .range(low..range.end())
@@ -64,7 +64,7 @@ impl<V: Copy + Eq> IntervalMap<V> {
     /// Gives every byte of `range` a new value (`None`: none any more). `change` is called once
     /// for every piece of `range` that has one value so far, and for every gap (`None`), by
     /// offset.
-    pub(super) fn update(
+    pub(crate) fn update(
         &mut self,
         range: ByteRange,
         mut change: impl FnMut(ByteRange, Option<V>) -> Option<V>,

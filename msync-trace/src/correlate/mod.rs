@@ -29,6 +29,7 @@ use self::{
 };
 use crate::model::{Call, Fact, FactKind, InodeKey, MonoTime, SyncReturn, Verdict};
 
+pub(crate) use self::interval::IntervalMap;
 pub use self::tally::Totals;
 
 /// What the correlator reports and how much it may remember.

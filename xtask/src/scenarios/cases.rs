@@ -133,6 +133,7 @@ pub fn scenarios() -> &'static [Scenario] {
         second_fsync on WRITE_ERRORS, with "--calls" "msync,fsync";
         unwritten_extent on PAGE_ERRORS;
         fresh_hole on WRITE_ERRORS;
+        stored_again_in_an_unwritten_extent on PAGE_ERRORS;
         async_promises_nothing on WRITE_ERRORS;
         async_on_request on WRITE_ERRORS, with "--include-async";
         async_while_pending on PAGE_ERRORS, with "--include-async";
@@ -514,6 +515,25 @@ fn unwritten_extent(world: &mut World) -> Result<()> {
 
 fn fresh_hole(world: &mut World) -> Result<()> {
     fresh(world, |program, slot| program.resize(slot, PAGES))
+}
+
+/// The second write succeeds. Whether the file has its bytes, the disk says: ext4 from 6.12 on keeps
+/// the extent unwritten.
+fn stored_again_in_an_unwritten_extent(world: &mut World) -> Result<()> {
+    let mut victim = world.program("victim")?;
+    let slot = victim.open(FILE, Open::New)?;
+    victim.step(&Step::Allocate(slot, PAGES))?.must_be(0)?;
+    victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    victim.map(slot, 0, 0, PAGES)?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    is_told(world, &mut victim, ALL)?;
+    world.heal()?;
+    victim.store(BAD, true)?;
+    let sync = victim.msync(ALL)?.must_be(0)?;
+    world.point(Truth::AsTheDiskSays(
+        Claim::new(FILE, sync, Told::Nobody).lost(BAD),
+    ))
 }
 
 /// Pages that never were on the disk before: a reader finds zeros or old blocks.

@@ -109,6 +109,19 @@ pub struct Outcome {
     pub tid: i32,
     /// Whatever else the step returns.
     pub value: u64,
+    /// Before and after the call of [`Step::Sync`], see [`kernel_time`].
+    pub time: (u64, u64),
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, as the tool's facts have it.
+pub fn kernel_time() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: now is a valid place for the result.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Outcome {

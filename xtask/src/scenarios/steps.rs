@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::io_uring;
-use super::program::{Ask, By, Open, Outcome, Step};
+use super::program::{Ask, By, Open, Outcome, Step, kernel_time};
 use crate::faults::BLOCK;
 
 /// Pages of address space for all mappings of a program.
@@ -125,7 +125,14 @@ impl Inside {
                 }
                 answered(0)
             }
-            Step::Sync(ask, by) => self.sync(ask, by),
+            Step::Sync(ask, by) => {
+                let begin = kernel_time();
+                let outcome = self.sync(ask, by);
+                Outcome {
+                    time: (begin, kernel_time()),
+                    ..outcome
+                }
+            }
             Step::DropCache(slot) => {
                 let advice = libc::POSIX_FADV_DONTNEED;
                 // SAFETY: touches no memory.
@@ -303,7 +310,7 @@ fn in_child(call: impl FnOnce() -> Outcome) -> Outcome {
                 errno: libc::WEXITSTATUS(status),
                 pid,
                 tid: pid,
-                value: 0,
+                ..answered(0)
             }
         }
     }
@@ -323,5 +330,6 @@ fn answered(result: i32) -> Outcome {
         pid: std::process::id() as i32,
         tid,
         value: 0,
+        time: (0, 0),
     }
 }

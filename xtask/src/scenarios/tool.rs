@@ -244,7 +244,10 @@ pub fn pages(incident: &Value) -> BTreeSet<u64> {
 /// Whether this incident is about that call on that file.
 pub fn is_about(incident: &Value, claim: &Claim) -> bool {
     let path = incident["file"]["path"].as_str().unwrap_or_default();
+    let (begin, end) = claim.outcome.time;
+    let at = incident["mono_ns"].as_u64().unwrap_or(0);
     Path::new(path).ends_with(&claim.file)
+        && (begin..=end).contains(&at)
         && incident["process"]["pid"].as_i64() == Some(i64::from(claim.outcome.pid))
         && incident["call"] == claim.call
 }
@@ -337,7 +340,7 @@ mod tests {
 
     fn incident() -> Value {
         json!({
-            "schema": 1, "type": "incident", "id": 1,
+            "schema": 1, "type": "incident", "id": 1, "mono_ns": 150,
             "file": {"path": "/mnt/x/a", "fs_type": "ext4"},
             "ranges": [{"start": 16384, "end": 32768}, {"start": 40960, "end": 45056}],
             "error": {"number": 5, "name": "EIO"},
@@ -352,6 +355,7 @@ mod tests {
             pid: 10,
             tid: 11,
             value: 0,
+            time: (100, 200),
         };
         Claim::new("a", outcome, Told::Caller)
     }
@@ -383,5 +387,9 @@ mod tests {
         );
         incident["process"]["pid"] = json!(12);
         assert!(!is_about(&incident, &claim()));
+        incident["process"]["pid"] = json!(10);
+        assert!(is_about(&incident, &claim()));
+        incident["mono_ns"] = json!(99);
+        assert!(!is_about(&incident, &claim()), "an earlier call");
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use msync_trace_ebpf as abi;
 use zerocopy::FromBytes;
 
+use super::unconverted::Unconverted;
 use crate::model::{
     ByteRange, Call, CallId, Discarded, Errno, Evicted, Fact, FactKind, FileId, FileSystemId,
     FileView, Gone, InodeKey, LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied, SyncReturn,
@@ -19,6 +20,10 @@ use crate::model::{
 pub enum Record {
     /// A fact by itself.
     Fact(Fact, abi::InodeKey),
+    /// A failure that left unwritten blocks unwritten.
+    Unconverted(Fact, abi::InodeKey),
+    /// Unwritten blocks were converted, or will be as soon as the write under way has ended.
+    Converted(MonoTime, abi::InodeKey, ByteRange),
     /// One inode of a sync call.
     SyncFile(Box<abi::SyncFile>),
     /// The call came back.
@@ -34,7 +39,8 @@ impl Record {
     #[must_use]
     pub fn at(&self) -> u64 {
         match self {
-            Self::Fact(fact, _) => fact.at.0,
+            Self::Fact(fact, _) | Self::Unconverted(fact, _) => fact.at.0,
+            Self::Converted(at, ..) => at.0,
             Self::SyncFile(record) => record.header.at,
             Self::SyncEnd(record) => record.header.at,
             Self::Path(..) | Self::Module(_) => 0,
@@ -53,7 +59,8 @@ pub fn decode(bytes: &[u8]) -> Option<Record> {
         | abi::KIND_REDIRTIED
         | abi::KIND_DISCARDED
         | abi::KIND_EVICTED
-        | abi::KIND_GONE => range(bytes, at),
+        | abi::KIND_GONE
+        | abi::KIND_CONVERTED => range(bytes, at),
         abi::KIND_SYNC_FILE => abi::SyncFile::read_from_prefix(bytes)
             .ok()
             .map(|(r, _)| Record::SyncFile(Box::new(r))),
@@ -81,7 +88,11 @@ fn write_failed(bytes: &[u8], at: MonoTime) -> Option<Record> {
         writer: Some(task(&record.task)),
         file: file_view(&record.fs, FileView::default()),
     });
-    Some(Record::Fact(Fact { at, kind }, record.inode))
+    let fact = Fact { at, kind };
+    Some(match record.flags & abi::FAILED_UNCONVERTED {
+        0 => Record::Fact(fact, record.inode),
+        _ => Record::Unconverted(fact, record.inode),
+    })
 }
 
 fn range(bytes: &[u8], at: MonoTime) -> Option<Record> {
@@ -93,6 +104,7 @@ fn range(bytes: &[u8], at: MonoTime) -> Option<Record> {
         abi::KIND_REDIRTIED => FactKind::Redirtied(Redirtied { inode, range }),
         abi::KIND_DISCARDED => FactKind::Discarded(Discarded { inode, range }),
         abi::KIND_EVICTED => FactKind::Evicted(Evicted { inode, range }),
+        abi::KIND_CONVERTED => return Some(Record::Converted(at, record.inode, range)),
         _ => FactKind::Gone(Gone {
             inode,
             deleted: record.nlink == 0,
@@ -209,6 +221,8 @@ pub struct Joiner {
     waiting: BTreeMap<u64, Vec<SyncReturn>>,
     /// Paths whose sync record has not come.
     paths: BTreeMap<u64, FileView>,
+    /// Extents that writes do not reach.
+    unconverted: Unconverted,
 }
 
 impl Joiner {
@@ -220,7 +234,7 @@ impl Joiner {
 
     /// A record came from a ring; its turn comes later.
     pub fn arrived(&mut self, record: &Record) {
-        if let Record::Fact(fact, key) = record
+        if let Record::Fact(fact, key) | Record::Unconverted(fact, key) = record
             && matches!(fact.kind, FactKind::WriteFailed(_))
         {
             *self.failures.entry(*key).or_default() += 1;
@@ -239,7 +253,19 @@ impl Joiner {
     /// Takes the next record. `dropped`: the ring of failures was full, and that was told.
     pub fn push(&mut self, record: Record, dropped: bool, into: &mut Vec<Fact>) {
         match record {
-            Record::Fact(fact, _) => into.push(fact),
+            Record::Fact(fact, key) => self.fact(fact, key, into),
+            Record::Unconverted(fact, key) => {
+                if let FactKind::WriteFailed(failed) = &fact.kind
+                    && let Some(range) = failed.range
+                    && !self.unconverted.add(key, range, failed.errno)
+                {
+                    let (cause, count) = (LossCause::MemoryLimit, 1);
+                    let kind = FactKind::Lost(Lost { cause, count });
+                    into.push(Fact { at: fact.at, kind });
+                }
+                into.push(fact);
+            }
+            Record::Converted(_, key, range) => self.unconverted.remove(key, range),
             Record::Path(call, view) => self.path(call, view),
             Record::SyncFile(record) => self.sync_file(&record, dropped, into),
             Record::SyncEnd(end) => {
@@ -255,9 +281,42 @@ impl Joiner {
         }
     }
 
+    /// A fact by itself. A write that reached blocks which stay unwritten is one that failed.
+    fn fact(&mut self, fact: Fact, key: abi::InodeKey, into: &mut Vec<Fact>) {
+        match &fact.kind {
+            FactKind::WriteOk(written) => {
+                let (at, inode) = (fact.at, written.inode);
+                let mut say = |kind| into.push(Fact { at, kind });
+                for (range, errno) in self.unconverted.written(&key, written.range) {
+                    let Some(errno) = errno else {
+                        say(FactKind::WriteOk(WriteOk { inode, range }));
+                        continue;
+                    };
+                    // It was dirty again, or nobody would have written it.
+                    say(FactKind::Redirtied(Redirtied { inode, range }));
+                    say(FactKind::WriteFailed(WriteFailed {
+                        inode,
+                        range: Some(range),
+                        errno,
+                        submitted: None,
+                        eviction_watched: true,
+                        writer: None,
+                        file: FileView::default(),
+                    }));
+                }
+                return;
+            }
+            FactKind::Discarded(discarded) => self.unconverted.remove(key, discarded.range),
+            FactKind::Gone(gone) if gone.deleted => self.unconverted.forget(&key),
+            _ => {}
+        }
+        into.push(fact);
+    }
+
     /// The inode is no longer followed by the kernel side.
     pub fn forget(&mut self, key: &abi::InodeKey) {
         self.failures.remove(key);
+        self.unconverted.forget(key);
     }
 
     /// Failures of the inode that arrived.
@@ -287,6 +346,7 @@ impl Joiner {
             && record.state.highest != u64::MAX
             && let Some(range) = ByteRange::new(end, u64::MAX)
         {
+            self.unconverted.remove(record.inode, range);
             into.push(Fact {
                 at,
                 kind: FactKind::Discarded(Discarded { inode, range }),
@@ -422,6 +482,56 @@ mod tests {
                 panic!("{fact:?}")
             };
             assert_eq!(sync.error, Some(Errno::EIO));
+        }
+    }
+
+    fn range_record(kind: u32, at: u64) -> Record {
+        let mut record = abi::Range::new_zeroed();
+        record.header = header(kind, at);
+        record.end = 4096;
+        decode(record.as_bytes()).unwrap()
+    }
+
+    fn left_unwritten(at: u64) -> Record {
+        let mut record = abi::WriteFailed::new_zeroed();
+        record.header = header(abi::KIND_WRITE_FAILED, at);
+        record.end = 4096;
+        record.errno = 28;
+        record.flags = abi::FAILED_UNCONVERTED;
+        decode(record.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_write_into_blocks_that_stay_unwritten_failed_again() {
+        let mut joiner = Joiner::default();
+        let mut facts = Vec::new();
+        joiner.push(left_unwritten(1), false, &mut facts);
+        joiner.push(range_record(abi::KIND_WRITE_OK, 2), false, &mut facts);
+        let [_, again, failed] = &facts[..] else {
+            panic!("{facts:?}")
+        };
+        assert!(matches!(again.kind, FactKind::Redirtied(_)));
+        assert!(matches!(
+            failed.kind,
+            FactKind::WriteFailed(WriteFailed {
+                errno: Errno::ENOSPC,
+                range: Some(_),
+                ..
+            })
+        ));
+        assert_eq!(failed.at, MonoTime(2));
+    }
+
+    #[test]
+    fn converted_or_given_up_blocks_take_writes_again() {
+        for kind in [abi::KIND_CONVERTED, abi::KIND_DISCARDED] {
+            let mut joiner = Joiner::default();
+            let mut facts = Vec::new();
+            joiner.push(left_unwritten(1), false, &mut facts);
+            joiner.push(range_record(kind, 2), false, &mut facts);
+            joiner.push(range_record(abi::KIND_WRITE_OK, 3), false, &mut facts);
+            let last = facts.last().unwrap();
+            assert!(matches!(last.kind, FactKind::WriteOk(_)), "{kind}");
         }
     }
 

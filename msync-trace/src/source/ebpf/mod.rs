@@ -11,6 +11,7 @@ mod instance;
 mod kernel;
 pub mod layout;
 mod order;
+mod unconverted;
 
 use std::{
     collections::BTreeSet,

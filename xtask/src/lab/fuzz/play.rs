@@ -14,7 +14,7 @@ use super::action::{Action, FILES, Fault, Handle, MAPPINGS, PAGES, PROGRAMS, Vie
 use super::truth::{Disk, Page, Point};
 use crate::faults::{Access, BLOCK, Effect, FaultRule, Image, Place, Snapshot};
 use crate::scenarios::page::{DOOMED, Stamp};
-use crate::scenarios::program::{Ask, By, Open, Outcome, Program, Step};
+use crate::scenarios::program::{Ask, By, Open, Outcome, Program, Step, kernel_time};
 use crate::scenarios::volume::Volume;
 
 /// What came out of a run.
@@ -56,17 +56,6 @@ pub fn play(volume: &mut Volume, name: &str, actions: &[Action]) -> Result<Playe
     std::fs::remove_dir_all(&directory)?;
     let time = begin..kernel_time();
     Ok(Played { points, time })
-}
-
-/// CLOCK_MONOTONIC in nanoseconds, as the tool's facts have it.
-fn kernel_time() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: now is a valid place for the result.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// A file, deleted or not.
@@ -308,7 +297,6 @@ impl Player<'_> {
             time,
             file,
             ino: lied.ino,
-            fs_type: self.volume.kind.fs_type(),
             requested: clip(&view.pages, &MAPPINGS[view.mapping]).unwrap_or_default(),
             pages: pages.collect(),
             mixed: disk.mixed.clone(),

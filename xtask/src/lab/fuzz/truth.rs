@@ -41,8 +41,6 @@ pub struct Point {
     pub file: usize,
     /// Inode number.
     pub ino: u64,
-    /// The file system, as the kernel calls it.
-    pub fs_type: &'static str,
     /// Pages that the call was asked for.
     pub requested: Range<u64>,
     /// Everything stored.
@@ -67,10 +65,6 @@ pub enum Excuse {
     /// It was not asked for, and the device took it: the file system may not have said yet where
     /// it is.
     NotAskedFor,
-    /// ext4: a write into an unwritten extent failed, and the next one of the same page succeeded.
-    /// The kernel takes its buffers for written ones by then, so that nobody converts the extent:
-    /// the page reads as zeros once it has left memory.
-    NeverConverted,
     /// It was to be given up, and the call that should have done it failed half-way.
     InDoubt,
     /// The same store was named to this process before, and the kernel tried once more.
@@ -84,7 +78,6 @@ impl Excuse {
             Excuse::DirtyWithNeighbour => "dirty again with a neighbour",
             Excuse::ReadAgain => "old bytes written with a neighbour",
             Excuse::NotAskedFor => "outside the range and taken by the device",
-            Excuse::NeverConverted => "written into an extent that ext4 never converts",
             Excuse::InDoubt => "given up by a call that failed",
             Excuse::TriedAgain => "named before and tried again",
         }
@@ -132,9 +125,6 @@ impl Point {
                 Word::May(Excuse::DirtyWithNeighbour)
             }
             (false, Some(Fate::Refused(_))) => Word::Must,
-            (false, Some(Fate::Written(_))) if self.fs_type == "ext4" && page.refused_before() => {
-                Word::May(Excuse::NeverConverted)
-            }
             (false, Some(Fate::Written(_)) | None) if self.requested.contains(&number) => {
                 Word::Must
             }
@@ -219,7 +209,6 @@ mod tests {
             time: 0..1,
             file: 0,
             ino: 1,
-            fs_type: "ext4",
             requested,
             pages: (0..).zip(fates.iter().map(page)).collect(),
             size: 48,
@@ -264,17 +253,6 @@ mod tests {
         assert_eq!(point(&[WRITTEN], &[], 0..1).word(0), Word::Must);
         let outside = point(&[WRITTEN], &[], 3..4);
         assert_eq!(outside.word(0), Word::May(Excuse::NotAskedFor));
-    }
-
-    #[test]
-    fn a_second_write_into_an_unwritten_extent_of_ext4_is_a_loss_of_the_kernels_own() {
-        let mut point = point(&[WRITTEN], &[], 0..1);
-        let page = point.pages.get_mut(&0).unwrap();
-        page.generations.insert(0, 0);
-        page.fates.insert(0, REFUSED);
-        assert_eq!(point.word(0), Word::May(Excuse::NeverConverted));
-        point.fs_type = "xfs";
-        assert_eq!(point.word(0), Word::Must);
     }
 
     #[test]
