@@ -26,17 +26,33 @@ use crate::{
 
 /// On this kernel. NFS is tested in the guests, whose kernels all have it.
 const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,fuse";
-/// What is run in a guest, one after the other: its name, and arguments of `xtask scenarios`. Not
-/// all there is: everything takes ten times as long there.
-const STAGES: [(&str, &str); 5] = [
+/// What is run in a guest, one after the other: its name, and arguments of `xtask`. Not all there is:
+/// everything takes ten times as long there.
+const STAGES: [(&str, &str); 6] = [
     (
         "modules loaded later",
-        "--fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
+        "scenarios --shared-tool --fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
     ),
-    ("served", "--fs nfs3,nfs4,fuse --tier auto --only server_"),
-    ("fentry", "--fs ext4,xfs,btrfs --tier fentry"),
-    ("kprobe", "--fs ext4,xfs,btrfs --tier kprobe"),
-    ("tracepoint", "--fs ext4,xfs,btrfs --tier tracepoint"),
+    (
+        "served",
+        "scenarios --shared-tool --fs nfs3,nfs4,fuse --tier auto --only server_",
+    ),
+    (
+        "fentry",
+        "scenarios --shared-tool --fs ext4,xfs,btrfs --tier fentry",
+    ),
+    (
+        "kprobe",
+        "scenarios --shared-tool --fs ext4,xfs,btrfs --tier kprobe",
+    ),
+    (
+        "tracepoint",
+        "scenarios --shared-tool --fs ext4,xfs,btrfs --tier tracepoint",
+    ),
+    (
+        "random programs",
+        "lab fuzz --fs ext4,xfs,btrfs --runs 10 --out /run/failures",
+    ),
 ];
 
 /// Run every test: style, units, real losses on this kernel and in virtual machines
@@ -454,8 +470,7 @@ fn guest_script() -> String {
     let stages = STAGES.map(|(name, arguments)| {
         format!(
             "echo '{STAGE_BEGINS}{name}'\n\
-             {xtask} scenarios --shared-tool {arguments} \
-             --msync-trace {msync_trace}\n\
+             {xtask} {arguments} --msync-trace {msync_trace}\n\
              echo \"{STAGE_ENDS}$?\"\n"
         )
     });
@@ -536,7 +551,7 @@ mod tests {
             lines.extend([begin, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
             lines.push("=== status 0");
         }
-        assert_eq!(stages(&lines).line(), "10 passed, 0 failed, 0 skipped");
+        assert_eq!(stages(&lines).line(), "12 passed, 0 failed, 0 skipped");
     }
 
     #[test]
@@ -559,7 +574,8 @@ mod tests {
             [
                 "Linux 6.1 fentry: the runner never ended",
                 "Linux 6.1 kprobe: never began",
-                "Linux 6.1 tracepoint: never began"
+                "Linux 6.1 tracepoint: never began",
+                "Linux 6.1 random programs: never began"
             ]
         );
     }

@@ -56,6 +56,16 @@ pub fn private_mounts() -> io::Result<()> {
     Ok(())
 }
 
+/// Loads what a disk stands on, where it is a module.
+pub fn load_modules() {
+    for (module, device) in [("loop", "/dev/loop-control"), ("fuse", "/dev/fuse")] {
+        if !Path::new(device).exists() {
+            let mut modprobe = std::process::Command::new("modprobe");
+            let _ = modprobe.args(["-q", module]).output();
+        }
+    }
+}
+
 /// Closes every descriptor that a forked process has from its parent, except these and the standard
 /// ones. A loop device of another disk would stay attached as long as this process lives.
 pub fn keep_only(keep: &[BorrowedFd<'_>]) {
@@ -101,6 +111,7 @@ impl FaultDevice {
     /// A healthy disk of `size` zero bytes; `mount_point` is an empty directory, used in the
     /// server's own mount namespace. Forks: call it before this process has threads.
     pub fn new(size: u64, mount_point: &Path) -> Result<FaultDevice> {
+        load_modules();
         let (image, saved) = (Image::new(size)?, Image::new(size)?);
         let (ours, theirs) = UnixStream::pair()?;
         // SAFETY: this process has one thread, so the child may do anything.

@@ -110,11 +110,8 @@ impl ScenariosArgs {
                 tool.program.display()
             );
         }
-        for module in ["loop", "fuse"] {
-            let _ = std::process::Command::new("modprobe")
-                .args(["-q", module])
-                .output();
-        }
+        // Before msync-trace starts: it notices modules that come later, which is a story of its own.
+        crate::faults::load_modules();
         crate::faults::private_mounts()?;
         let scratch = tempfile::tempdir()?;
         let mut early = tool
