@@ -548,21 +548,42 @@ fn syscall_exit(ctx: &RawTracePointContext, find: Find) {
         }
     } else if syscall.is(FALLOCATE) && ret == 0 && !syscall.compat {
         if syscall.arg(1) & FALLOC_GIVES_UP != 0 {
-            given_up(&syscall, syscall.arg(2), Some(syscall.arg(3)));
+            descriptor_gave_up(&syscall, syscall.arg(2), Some(syscall.arg(3)));
         }
     } else if ret == 0
         && (syscall.is(FTRUNCATE) || (syscall.compat && syscall.number == FTRUNCATE64))
     {
-        given_up(&syscall, syscall.arg(1), None);
+        descriptor_gave_up(&syscall, syscall.arg(1), None);
     }
 }
 
-/// A descriptor's bytes from `start` on were given up: `len` bytes, or all.
+/// [`given_up`] of the file behind the first argument.
 #[inline(always)]
-fn given_up(syscall: &Syscall, start: u64, len: Option<u64>) {
-    let Some(file) = syscall.file(syscall.arg(0)) else {
-        return;
-    };
+fn descriptor_gave_up(syscall: &Syscall, start: u64, len: Option<u64>) {
+    if let Some(file) = syscall.file(syscall.arg(0)) {
+        given_up(file, start, len);
+    }
+}
+
+/// Tier 1: `int vfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len)` (fs/open.c),
+/// all supported kernels. btrfs touches no page where it finds a hole already, as it does after a
+/// failed write.
+#[fexit(function = "vfs_fallocate")]
+fn fallocate_fexit(ctx: FExitContext) -> i32 {
+    let mode: u64 = argument(&ctx, 1);
+    if any_tracked() && argument(&ctx, 4) as i32 == 0 && mode & FALLOC_GIVES_UP != 0 {
+        given_up(
+            argument(&ctx, 0),
+            argument(&ctx, 2),
+            Some(argument(&ctx, 3)),
+        );
+    }
+    0
+}
+
+/// A file's bytes from `start` on were given up: `len` bytes, or all.
+#[inline(always)]
+fn given_up(file: Addr, start: u64, len: Option<u64>) {
     let Some((key, _)) = inode_of_file(file).and_then(tracked) else {
         return;
     };

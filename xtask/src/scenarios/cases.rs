@@ -157,6 +157,7 @@ pub fn scenarios() -> &'static [Scenario] {
         server_has_no_more_room on NFS;
         server_is_silent_for_too_long on NFS3;
         server_enforces_a_quota on NFS;
+        server_commit_fails on NFS;
         server_was_lied_to on NFS3, with "--calls" "nfsd";
         server_dies on FUSE;
         server_without_fsync_dies on FUSE;
@@ -871,6 +872,20 @@ fn hole_refused_by_server(
     victim.msync(ALL)?.must_be(errno)?;
     let lie = victim.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(ALL))
+}
+
+/// The server takes the WRITE, which need not be durable, and fails at the COMMIT.
+fn server_commit_fails(world: &mut World) -> Result<()> {
+    let (mut victim, slot) = program_with_file(world, "victim")?;
+    world.fail(libc::EIO)?;
+    victim.store(BAD, true)?;
+    let before = super::knfsd::commits(world.volume.path())?;
+    victim.sync(Ask::Begin(slot), By::Main)?.must_be(0)?;
+    is_told(world, &mut victim, ALL)?;
+    let commits = super::knfsd::commits(world.volume.path())? - before;
+    ensure!(commits > 0, "the client asked for no COMMIT");
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
 
 /// A program beside the server loses pages of a file that clients have as well. A client then asks

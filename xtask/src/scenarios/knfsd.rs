@@ -193,6 +193,16 @@ impl Drop for Knfsd {
     }
 }
 
+/// COMMITs that the client has sent for what is mounted here.
+pub fn commits(at: &Path) -> Result<u64> {
+    let stats = std::fs::read_to_string("/proc/self/mountstats")?;
+    let mount = format!(" mounted on {} ", at.display());
+    let mut lines = stats.lines().skip_while(|line| !line.contains(&mount));
+    let commits = lines.find_map(|line| line.trim_start().strip_prefix("COMMIT: "));
+    let sent = commits.and_then(|numbers| numbers.split_whitespace().next()?.parse().ok());
+    sent.with_context(|| format!("no COMMITs in the statistics of {}", at.display()))
+}
+
 /// Writes one entry of a cache of the kernel's RPC server; the file appears with the server.
 fn cache(name: &str, file: &str, entry: &str) -> Result<()> {
     let path = format!("/proc/net/rpc/{name}/{file}");

@@ -56,6 +56,8 @@ pub enum Ask {
     Fdatasync(usize),
     /// sync_file_range, the whole file, write and wait.
     FileRange(usize),
+    /// `sync_file_range` that only begins to write, of the file in this slot.
+    Begin(usize),
     /// IORING_OP_FSYNC.
     IoUring(usize),
 }

@@ -182,7 +182,7 @@ impl Inside {
         let fd = match ask {
             Ask::Msync(_) | Ask::MsyncAsync(_) | Ask::MsyncBeside(..) => -1,
             Ask::Fsync(slot) | Ask::Fdatasync(slot) => self.slots[slot],
-            Ask::FileRange(slot) | Ask::IoUring(slot) => self.slots[slot],
+            Ask::FileRange(slot) | Ask::Begin(slot) | Ask::IoUring(slot) => self.slots[slot],
         };
         match by {
             By::Main => call(arena, &ask, fd, false),
@@ -232,6 +232,11 @@ fn call(arena: Arena, ask: &Ask, fd: i32, compat: bool) -> Outcome {
             let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
                 | libc::SYNC_FILE_RANGE_WRITE
                 | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            // SAFETY: touches no memory.
+            answered(unsafe { libc::sync_file_range(fd, 0, 0, flags) })
+        }
+        Ask::Begin(_) => {
+            let flags = libc::SYNC_FILE_RANGE_WRITE;
             // SAFETY: touches no memory.
             answered(unsafe { libc::sync_file_range(fd, 0, 0, flags) })
         }

@@ -544,6 +544,14 @@ pub const HOOKS: &[Hook] = &[
         without: Some("bytes given up on purpose: they may be reported as lost"),
     },
     Hook {
+        name: "inode.hole",
+        purpose: "a hole was punched, where the filesystem may have had one already",
+        ways: &[fexit("fallocate_fexit", "vfs_fallocate", &[])],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
         name: "inode.gone",
         purpose: "an inode left the cache",
         ways: &[

@@ -14,7 +14,7 @@ mod order;
 mod unconverted;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ use self::{
     order::{Order, REORDER},
 };
 use crate::{
-    model::{Fact, FactKind, InodeKey, LossCause},
+    model::{Errno, Fact, FactKind, InodeKey, LossCause},
     source::{FactSource, HookState, HookStatus, Method, Tier},
 };
 
@@ -178,6 +178,8 @@ pub struct Tracer {
     /// Inodes that failed in the facts handed on last: the verdict that one of them is settled may
     /// be older than its failure.
     failed_again: BTreeSet<InodeKey>,
+    /// Inodes that were forgotten the last time.
+    forgotten: BTreeMap<InodeKey, abi::InodeKey>,
     /// Failures are being followed.
     following: bool,
     /// So many records came that the rings are looked at every [`REORDER`]; how often there were
@@ -256,6 +258,7 @@ impl Tracer {
             told: zerocopy::FromZeros::new_zeroed(),
             settled: BTreeSet::new(),
             failed_again: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
             following: false,
             polled: None,
             kept_house: Instant::now(),
@@ -348,8 +351,35 @@ impl Tracer {
             if let FactKind::WriteFailed(failure) = &fact.kind {
                 self.settled.remove(&failure.inode);
                 self.failed_again.insert(failure.inode);
+                if let Some(key) = self.forgotten.remove(&failure.inode) {
+                    self.follow_again(key, fact.at.0, failure.errno);
+                }
             }
         }
+    }
+
+    /// An inode failed in the moment in which it was being forgotten: the kernel side counted that
+    /// in an entry that is no longer there.
+    fn follow_again(&mut self, key: abi::InodeKey, at: u64, errno: Errno) {
+        let failed = &mut self.instance.failed;
+        if failed.get(&Pod(key), 0).is_ok() {
+            return;
+        }
+        let state = abi::InodeState {
+            failures: self.order.failures_of(&key),
+            first_at: at,
+            last_at: at,
+            lowest: 0,
+            highest: u64::MAX,
+            page_exact_at: at,
+            errno: errno.number().into(),
+            recorded: 0,
+        };
+        if failed.insert(Pod(key), Pod(state), 0).is_err() {
+            self.order.lose(LossCause::InodeMapFull, 1, now());
+        }
+        let _ = self.instance.update_control(|control| control.tracked = 1);
+        self.following = true;
     }
 
     /// Forgets inodes with nothing outstanding; at the end of them, the hooks on hot paths.
@@ -372,10 +402,13 @@ impl Tracer {
                 left += 1;
             }
         }
+        // Those of the last time have had time to fail once more.
+        self.forgotten.clear();
         for key in forget {
             let _ = failed.remove(&Pod(key));
             self.order.forget(&key);
             self.settled.remove(&decode::inode_key(&key));
+            self.forgotten.insert(decode::inode_key(&key), key);
         }
         if left > 0 {
             return;
@@ -384,6 +417,7 @@ impl Tracer {
         // this moment.
         let _ = self.instance.update_control(|control| control.tracked = 0);
         if self.instance.failed.keys().next().is_some() {
+            let _ = self.instance.update_control(|control| control.tracked = 1);
             return;
         }
         self.instance.detach_on_demand();
