@@ -329,6 +329,7 @@ impl TestRun<'_> {
             script: &guest_script(),
             deadline: Duration::from_secs(self.args.vm_timeout * 60),
             memory: "3G",
+            processors: 2,
             kvm: false,
             verbose: false,
             log: log.clone(),

@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -36,9 +37,13 @@ impl Scenario {
         }
     }
 
-    /// Whether the story makes sense there.
+    /// Whether the story makes sense there, on this kernel.
     pub fn runs_on(&self, kind: Kind) -> bool {
-        self.on.contains(&kind)
+        let needs = match self.name {
+            "memory_failed_under_a_dirty_page" => "/proc/sys/vm/memory_failure_early_kill",
+            _ => "/proc",
+        };
+        self.on.contains(&kind) && Path::new(needs).exists()
     }
 
     /// Whether the tool can only be held to it where it sees byte ranges.
@@ -134,6 +139,7 @@ pub fn scenarios() -> &'static [Scenario] {
         unwritten_extent on PAGE_ERRORS;
         fresh_hole on WRITE_ERRORS;
         stored_again_in_an_unwritten_extent on PAGE_ERRORS;
+        memory_failed_under_a_dirty_page on &[Kind::Ext4];
         async_promises_nothing on WRITE_ERRORS;
         async_on_request on WRITE_ERRORS, with "--include-async";
         async_while_pending on PAGE_ERRORS, with "--include-async";
@@ -549,6 +555,17 @@ fn fresh(world: &mut World, prepare: fn(&mut Program, usize) -> Result<()>) -> R
     is_told(world, &mut victim, ALL)?;
     let lie = victim.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
+}
+
+/// The kernel takes the page out of use and drops it from the cache. It records EIO on the file.
+fn memory_failed_under_a_dirty_page(world: &mut World) -> Result<()> {
+    let (mut victim, _) = program_with_file(world, "victim")?;
+    victim.store(BAD, false)?;
+    victim.step(&Step::Poison(BAD.start))?.must_be(0)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    let claim = Claim::new(FILE, lie, Told::Caller).somewhere();
+    world.lied(claim.lost(BAD.start..BAD.start + 1))
 }
 
 fn async_promises_nothing(world: &mut World) -> Result<()> {

@@ -96,6 +96,9 @@ pub enum Step {
     Sync(Ask, By),
     /// posix_fadvise(DONTNEED) on the whole file.
     DropCache(usize),
+    /// A memory error under this page of the arena, as the machine would report it. In a child, which
+    /// it kills.
+    Poison(u64),
     /// The value is the inode number.
     Inode(usize),
 }

@@ -133,6 +133,11 @@ impl Inside {
                     ..outcome
                 }
             }
+            Step::Poison(page) => {
+                let place = self.arena.at(page);
+                // SAFETY: nobody but this arena has the page.
+                in_child(|| answered(unsafe { libc::madvise(place, BLOCK, libc::MADV_HWPOISON) }))
+            }
             Step::DropCache(slot) => {
                 let advice = libc::POSIX_FADV_DONTNEED;
                 // SAFETY: touches no memory.

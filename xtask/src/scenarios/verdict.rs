@@ -186,8 +186,8 @@ impl Loss {
     }
 
     fn has_ranges(&self, volume: &Volume) -> bool {
-        match self.to {
-            LiedTo::Program(_) => volume.sight.ranges,
+        match &self.to {
+            LiedTo::Program(claim) => volume.sight.ranges && claim.exact,
             // Of the disk, not of what is between it and the programs.
             LiedTo::Server => true,
         }

@@ -49,6 +49,8 @@ pub struct Claim {
     pub in_memory: Option<&'static str>,
     /// The pages of the file that must be lost, where that does not depend on the kernel.
     pub lost: Option<Range<u64>>,
+    /// Whether the tool can know which bytes of the file are lost.
+    pub exact: bool,
 }
 
 impl Claim {
@@ -63,6 +65,16 @@ impl Claim {
             errno: libc::EIO,
             in_memory: None,
             lost: None,
+            exact: true,
+        }
+    }
+
+    /// Only the file is known.
+    pub fn somewhere(self) -> Claim {
+        Claim {
+            exact: false,
+            coverage: "partly",
+            ..self
         }
     }
 

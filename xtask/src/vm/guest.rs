@@ -34,6 +34,8 @@ pub struct GuestCommand<'a> {
     pub deadline: Duration,
     /// The guest's memory, as `vng -m` takes it.
     pub memory: &'a str,
+    /// How many processors it has.
+    pub processors: usize,
     /// Use hardware virtualisation. Off by default: where it is nested it may be there and broken.
     pub kvm: bool,
     /// Let kernel messages of all levels reach the console.
@@ -111,7 +113,7 @@ impl GuestCommand<'_> {
             "-m",
             self.memory,
             "--cpus",
-            "2",
+            &self.processors.to_string(),
             "--verbose",
         ]);
         if !self.kvm {

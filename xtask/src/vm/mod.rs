@@ -40,6 +40,9 @@ pub struct VmArgs {
     /// Memory of the guest
     #[arg(long, value_name = "SIZE", default_value = "2G")]
     memory: String,
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    processors: usize,
     /// Use hardware virtualisation
     #[arg(long)]
     kvm: bool,
@@ -88,6 +91,7 @@ fn run_in(args: &VmArgs, guest: &Guest, virtme: &Path) -> Result<u8> {
         script: &shell_text(&args.command),
         deadline: Duration::from_secs(args.timeout),
         memory: &args.memory,
+        processors: args.processors,
         kvm: args.kvm,
         verbose: args.verbose,
         log,
