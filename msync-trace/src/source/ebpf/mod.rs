@@ -417,7 +417,6 @@ impl Tracer {
         // this moment.
         let _ = self.instance.update_control(|control| control.tracked = 0);
         if self.instance.failed.keys().next().is_some() {
-            let _ = self.instance.update_control(|control| control.tracked = 1);
             return;
         }
         self.instance.detach_on_demand();
