@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test there is, on this kernel and on those of the guests.
 
 use std::{
+    num::NonZero,
     process::Command,
     sync::{
         Mutex, PoisonError,
@@ -319,7 +320,7 @@ impl TestRun<'_> {
     /// Processors of a guest, so that all that run at a time have one of the machine's each: one that
     /// waits for another which is not being run halves the speed of both guests.
     fn processors(&self) -> usize {
-        let here = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let here = thread::available_parallelism().map_or(1, NonZero::get);
         (here / self.args.jobs.max(1)).clamp(1, 2)
     }
 
