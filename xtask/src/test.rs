@@ -52,7 +52,8 @@ const STAGES: [(&str, &str); 6] = [
     ),
     (
         "random programs",
-        "lab fuzz --fs ext4,xfs,btrfs --runs 10 --out /run/failures",
+        // Seeds in which something is lost on each of them.
+        "lab fuzz --fs ext4,xfs,btrfs --seed 51 --runs 10 --out /run/failures",
     ),
 ];
 
