@@ -35,14 +35,7 @@ unsafe fn zero(at: *mut u64, words: usize) {
 /// bytes.
 macro_rules! send {
     ($ring:expr, $index:expr, |$name:ident: &mut $record:ty| $fill:block) => {
-        // Once more: a ring is also refused when another CPU is filling it and this one may not wait
-        // (a breakpoint, which is how some kprobes come, counts as an NMI).
-        let reserved = $ring.reserve::<$record>(0);
-        let reserved = match reserved {
-            None => $ring.reserve::<$record>(0),
-            reserved => reserved,
-        };
-        match reserved {
+        match $ring.reserve::<$record>(0) {
             Some(mut entry) => {
                 // SAFETY: the memory is zeroed before anything is read, and all bit patterns of
                 // the ABI's types are valid.
@@ -188,6 +181,20 @@ pub fn file_event(kind: u32, hook: u32, key: &InodeKey, file: Addr, errno: u32) 
     });
 }
 
+/// Whose entry of [`PATHS`] a path is put together in: each program has its own. Programs can be
+/// preempted (those of trampolines from 5.12 on, of raw tracepoints in recent kernels), and then
+/// another thread may run another of them on the same CPU, but never the same one.
+#[derive(Clone, Copy)]
+pub enum Scratch {
+    Range,
+    Fsync,
+    FsyncCompat,
+    Fdatasync,
+    FdatasyncCompat,
+    Exit,
+    Kprobe,
+}
+
 /// One inode of a sync call.
 #[derive(Clone, Copy)]
 pub struct Sync {
@@ -197,12 +204,15 @@ pub struct Sync {
     pub call: u32,
     pub call_id: u64,
     pub flags: u32,
+    pub scratch: Scratch,
 }
 
 /// Reports one inode of a sync call, and its path; whether its failures are followed.
 #[inline(always)]
 pub fn sync_file(hook: u32, sync: &Sync) -> bool {
-    let meta = u64::from(sync.call) | u64::from(sync.flags) << 16 | u64::from(hook) << 32;
+    let scratch = sync.scratch as u64;
+    let meta =
+        u64::from(sync.call) | u64::from(sync.flags) << 16 | u64::from(hook) << 32 | scratch << 56;
     report_sync(sync.file, sync.start, sync.end, meta, sync.call_id) != 0
 }
 
@@ -210,7 +220,7 @@ pub fn sync_file(hook: u32, sync: &Sync) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_sync(file: u64, start: u64, end: u64, meta: u64, call_id: u64) -> u32 {
-    let hook = (meta >> 32) as u32;
+    let hook = (meta >> 32) as u32 & 0xff_ffff;
     let Some(mapping) = read_ptr(file, layout!(file_mapping)) else {
         return 0;
     };
@@ -220,7 +230,7 @@ pub extern "C" fn report_sync(file: u64, start: u64, end: u64, meta: u64, call_i
     let Some((key, state)) = tracked(inode) else {
         return 0;
     };
-    path(file, call_id);
+    path(file, call_id, meta >> 56);
     let told: u32 = read(file, layout!(file_wb_err)).unwrap_or(0);
     let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(0);
     let mut flags = if told == recorded { 0 } else { SYNC_PENDING };
@@ -272,8 +282,8 @@ const MAX_DEPTH: usize = 64;
 /// A global function: its stack ends before the sync record is built.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
-    let Some(scratch) = PATHS.get_ptr_mut(0) else {
+pub extern "C" fn path(file: u64, call_id: u64, entry: u64) -> u32 {
+    let Some(scratch) = PATHS.get_ptr_mut(entry as u32) else {
         return 0;
     };
     let mode: u32 = read(file, layout!(file_mode)).unwrap_or(0);
@@ -289,8 +299,8 @@ pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
     let Some(vfsmount) = read_ptr(file, mount) else {
         return 0;
     };
-    // SAFETY: the scratch entry is this CPU's own and only sync programs use it, which run in
-    // process context and cannot migrate: no other program can be in the middle of it.
+    // SAFETY: the entry is this CPU's and this program's own (see `Scratch`), and programs do not
+    // migrate: nobody else can be in the middle of it.
     let scratch = unsafe { &mut *scratch };
     scratch.dentry = dentry;
     scratch.mount = vfsmount.wrapping_sub(u64::from(layout!(mount_mnt)));
@@ -301,7 +311,7 @@ pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
     scratch.header.call_id = call_id;
     scratch.header.truncated = 1;
     for _ in 0..MAX_DEPTH {
-        if path_step() == 0 {
+        if path_step(entry) == 0 {
             break;
         }
     }
@@ -332,8 +342,8 @@ pub extern "C" fn path(file: u64, call_id: u64) -> u32 {
 /// global function: the verifier looks at it once, not at each step.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn path_step() -> u32 {
-    let Some(scratch) = PATHS.get_ptr_mut(0) else {
+pub extern "C" fn path_step(entry: u64) -> u32 {
+    let Some(scratch) = PATHS.get_ptr_mut(entry as u32) else {
         return 0;
     };
     // SAFETY: see `path`.

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 6;
+pub const ABI_VERSION: u8 = 7;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = {
@@ -552,7 +552,7 @@ wire! {
         pub ext4_errno: u32,
     }
 
-    /// What user space tells the programs while they run; one entry of the array `CONTROL`.
+    /// What user space tells the programs while they run; the entry of the array `CONTROL`.
     pub struct Control {
         /// Not 0 as long as any inode is in `FAILED`: the one comparison on a healthy machine.
         pub tracked: u32,
@@ -562,13 +562,14 @@ wire! {
         pub exit_hook: u32,
         /// Distance from `task_struct.stack` to the `pt_regs` of a system call; 0 unknown.
         pub regs_offset: u32,
-        /// Tiers 2 and 3: sync calls are seen at the exit of the system call.
+        /// Sync calls are seen at the exit of the system call: always in tiers 2 and 3, in tier 1 while
+        /// the hook there is attached.
         pub sync_at_exit: u32,
         /// User space looks at the rings every few milliseconds: it need not be woken.
         pub polled: u32,
     }
 
-    /// Counters per CPU; one entry of the array `COUNTERS`.
+    /// Counters of one CPU; an entry of the array `COUNTERS`.
     pub struct Counters {
         /// Records sent, by ring: errors, syncs, pages.
         pub sent: [u64; 3],
@@ -582,6 +583,8 @@ wire! {
         pub mappings_busy: u64,
         /// Walks that reached their limit.
         pub walk_limit: u64,
+        /// Two cache lines are one CPU's own.
+        pub unused: [u64; 6],
     }
 }
 

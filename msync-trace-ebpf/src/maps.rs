@@ -1,6 +1,8 @@
 //! Maps and read-only globals: all that the programs share with user space.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -41,15 +43,16 @@ pub static PAGES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// See [`Control`].
 #[map]
-pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// See [`Counters`].
+/// See [`Counters`]. User space makes room for each CPU.
 #[map]
-pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Room for a path while it is put together; too large for the stack.
+/// Room for a path while it is put together, for each [`crate::emit::Scratch`]; too large for the
+/// stack.
 #[map]
-pub static PATHS: PerCpuArray<PathScratch> = PerCpuArray::with_max_entries(1, 0);
+pub static PATHS: PerCpuArray<PathScratch> = PerCpuArray::with_max_entries(7, 0);
 
 /// A path record under construction. The slack takes the last name whole.
 #[repr(C)]
@@ -117,7 +120,9 @@ pub fn any_tracked() -> bool {
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(field: impl FnOnce(&mut Counters) -> &mut u64) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(counters) = COUNTERS.get_ptr_mut(cpu) {
         // SAFETY: the entry is this CPU's own; an interrupted increment can lose one count of the
         // same field at worst.
         let counter = field(unsafe { &mut *counters });

@@ -2,8 +2,10 @@
 
 use aya_ebpf::{
     helpers::generated,
-    macros::{fentry, fexit, kprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext},
+    macros::{fentry, fexit, kprobe, raw_tracepoint, tracepoint},
+    programs::{
+        FEntryContext, FExitContext, ProbeContext, RawTracePointContext, TracePointContext,
+    },
 };
 use msync_trace_ebpf::{
     CALL_FDATASYNC, CALL_FSYNC, CALL_IO_URING, CALL_MSYNC, CALL_MSYNC_ASYNC, CALL_NFSD,
@@ -12,7 +14,7 @@ use msync_trace_ebpf::{
 
 use super::hook;
 use crate::{
-    emit::{Sync, file_event, range_event, sync_end, sync_file},
+    emit::{Scratch, Sync, file_event, range_event, sync_end, sync_file},
     inode::{host_of, inode_of_file, is_btrfs, key_of, state_of, tracked},
     kread::{Addr, argument, current, now, pid_tgid, read, read_ptr},
     maps::{CALLS, CONTROL, any_tracked, config, control, count, layout},
@@ -127,6 +129,12 @@ fn fsync_range_fexit(ctx: FExitContext) -> i32 {
     if !any_tracked() {
         return 0;
     }
+    let task = current();
+    let flags: u32 = read(task, layout!(task_flags)).unwrap_or(0);
+    let at_exit = flags & (config!(pf_io_worker) | PF_KTHREAD) == 0;
+    if at_exit && control().is_none_or(|control| control.sync_at_exit != 0) {
+        return 0;
+    }
     let file: u64 = argument(&ctx, 0);
     if inode_of_file(file).and_then(tracked).is_none() {
         return 0;
@@ -134,8 +142,6 @@ fn fsync_range_fexit(ctx: FExitContext) -> i32 {
     let start: u64 = argument(&ctx, 1);
     let last: u64 = argument(&ctx, 2);
     let ret = argument(&ctx, 4) as i32;
-    let task = current();
-    let flags: u32 = read(task, layout!(task_flags)).unwrap_or(0);
     let mut sync = Sync {
         file,
         start,
@@ -147,6 +153,7 @@ fn fsync_range_fexit(ctx: FExitContext) -> i32 {
         call: CALL_MSYNC,
         call_id: 0,
         flags: 0,
+        scratch: Scratch::Range,
     };
     if flags & config!(pf_io_worker) != 0 {
         sync.call = CALL_IO_URING;
@@ -239,40 +246,41 @@ fn msync_compat_fexit(ctx: FExitContext) -> i32 {
 /// `long __{x64,ia32}_sys_fsync(const struct pt_regs *regs)`.
 #[fexit(function = "__x64_sys_fsync")]
 fn fsync_fexit(ctx: FExitContext) -> i32 {
-    fd_synced(argument(&ctx, 0), CALL_FSYNC, argument(&ctx, 1) as i64)
+    fd_synced(&ctx, CALL_FSYNC, Scratch::Fsync)
 }
 
 /// See [`fsync_fexit`].
 #[fexit(function = "__ia32_sys_fsync")]
 fn fsync_compat_fexit(ctx: FExitContext) -> i32 {
-    fd_synced(argument(&ctx, 0), CALL_FSYNC, argument(&ctx, 1) as i64)
+    fd_synced(&ctx, CALL_FSYNC, Scratch::FsyncCompat)
 }
 
 /// `long __{x64,ia32}_sys_fdatasync(const struct pt_regs *regs)`.
 #[fexit(function = "__x64_sys_fdatasync")]
 fn fdatasync_fexit(ctx: FExitContext) -> i32 {
-    fd_synced(argument(&ctx, 0), CALL_FDATASYNC, argument(&ctx, 1) as i64)
+    fd_synced(&ctx, CALL_FDATASYNC, Scratch::Fdatasync)
 }
 
 /// See [`fdatasync_fexit`].
 #[fexit(function = "__ia32_sys_fdatasync")]
 fn fdatasync_compat_fexit(ctx: FExitContext) -> i32 {
-    fd_synced(argument(&ctx, 0), CALL_FDATASYNC, argument(&ctx, 1) as i64)
+    fd_synced(&ctx, CALL_FDATASYNC, Scratch::FdatasyncCompat)
 }
 
 #[inline(always)]
-fn fd_synced(regs: Addr, call: u32, ret: i64) -> i32 {
+fn fd_synced(ctx: &FExitContext, call: u32, scratch: Scratch) -> i32 {
     if any_tracked()
-        && let Some(syscall) = Syscall::at(regs)
+        && control().is_some_and(|control| control.sync_at_exit == 0)
+        && let Some(syscall) = Syscall::at(argument(ctx, 0))
     {
-        descriptor_synced(&syscall, call, ret);
+        descriptor_synced(&syscall, call, argument(ctx, 1) as i64, scratch);
     }
     0
 }
 
 /// fsync or fdatasync came back.
 #[inline(always)]
-fn descriptor_synced(syscall: &Syscall, call: u32, ret: i64) {
+fn descriptor_synced(syscall: &Syscall, call: u32, ret: i64, scratch: Scratch) {
     let Some(file) = syscall.file(syscall.arg(0)) else {
         return;
     };
@@ -289,6 +297,7 @@ fn descriptor_synced(syscall: &Syscall, call: u32, ret: i64) {
         call,
         call_id: new_call_id(),
         flags: SYNC_ALONE | if ret == 0 { 0 } else { SYNC_FAILED },
+        scratch,
     };
     sync_file(hook::SYSCALL, &sync);
 }
@@ -468,6 +477,7 @@ pub extern "C" fn report_mapping(vma: u64, addr: u64, end: u64, call: u64, call_
         call: call as u32,
         call_id,
         flags: 0,
+        scratch: Scratch::Exit,
     };
     stop | u64::from(sync_file(hook::SYSCALL, &sync))
 }
@@ -511,21 +521,13 @@ fn msync_exit(syscall: &Syscall, ret: i64, find: Find) {
     }
 }
 
-/// `TP_PROTO(struct pt_regs *regs, long ret)` of `sys_exit`, all supported kernels: every system
-/// call of the machine passes here, so this is tier 3, and tier 2 only while failures are
-/// outstanding.
+/// A system call comes back: every one of the machine passes here, so this is tier 3, and tiers 2
+/// and 1 only while failures are outstanding.
 #[inline(always)]
-fn syscall_exit(ctx: &RawTracePointContext, find: Find) {
-    if !any_tracked() {
-        return;
-    }
-    let Some(syscall) = Syscall::at(ctx.arg(0)) else {
-        return;
-    };
-    let ret: i64 = ctx.arg(1);
+fn syscall_exit(syscall: &Syscall, ret: i64, find: Find) {
     if syscall.is(MSYNC) {
         if !is_own() {
-            msync_exit(&syscall, ret, find);
+            msync_exit(syscall, ret, find);
         }
         return;
     }
@@ -533,9 +535,9 @@ fn syscall_exit(ctx: &RawTracePointContext, find: Find) {
         return;
     }
     if syscall.is(FSYNC) {
-        descriptor_synced(&syscall, CALL_FSYNC, ret);
+        descriptor_synced(syscall, CALL_FSYNC, ret, Scratch::Exit);
     } else if syscall.is(FDATASYNC) {
-        descriptor_synced(&syscall, CALL_FDATASYNC, ret);
+        descriptor_synced(syscall, CALL_FDATASYNC, ret, Scratch::Exit);
     } else if syscall.is(OPENAT)
         || syscall.is(OPEN)
         || syscall.is(CREAT)
@@ -548,12 +550,12 @@ fn syscall_exit(ctx: &RawTracePointContext, find: Find) {
         }
     } else if syscall.is(FALLOCATE) && ret == 0 && !syscall.compat {
         if syscall.arg(1) & FALLOC_GIVES_UP != 0 {
-            descriptor_gave_up(&syscall, syscall.arg(2), Some(syscall.arg(3)));
+            descriptor_gave_up(syscall, syscall.arg(2), Some(syscall.arg(3)));
         }
     } else if ret == 0
         && (syscall.is(FTRUNCATE) || (syscall.compat && syscall.number == FTRUNCATE64))
     {
-        descriptor_gave_up(&syscall, syscall.arg(1), None);
+        descriptor_gave_up(syscall, syscall.arg(1), None);
     }
 }
 
@@ -597,17 +599,45 @@ fn given_up(file: Addr, start: u64, len: Option<u64>) {
     }
 }
 
-/// See [`syscall_exit`]; 6.1 and later.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-fn sys_exit(ctx: RawTracePointContext) -> u32 {
-    syscall_exit(&ctx, mapping_in_maple);
+/// `TP_PROTO(struct pt_regs *regs, long ret)` of the raw tracepoint `sys_exit`, all supported
+/// kernels.
+#[inline(always)]
+fn raw_exit(ctx: &RawTracePointContext, find: Find) -> u32 {
+    if any_tracked()
+        && let Some(syscall) = Syscall::at(ctx.arg(0))
+    {
+        syscall_exit(&syscall, ctx.arg(1), find);
+    }
     0
 }
 
-/// See [`syscall_exit`]; before 6.1.
+/// See [`raw_exit`]; 6.1 and later.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+fn sys_exit(ctx: RawTracePointContext) -> u32 {
+    raw_exit(&ctx, mapping_in_maple)
+}
+
+/// See [`raw_exit`]; before 6.1.
 #[raw_tracepoint(tracepoint = "sys_exit")]
 fn sys_exit_rb(ctx: RawTracePointContext) -> u32 {
-    syscall_exit(&ctx, mapping_in_rb);
+    raw_exit(&ctx, mapping_in_rb)
+}
+
+/// Where `ret` is in `struct trace_event_raw_sys_exit { struct trace_entry ent; long id; long ret; }`.
+const EXIT_RET: usize = 16;
+
+/// The classic tracepoint, for kernels that may preempt a program of a raw one: then all calls that
+/// other threads make on that processor in the meantime would be skipped. `perf_trace_sys_exit`
+/// (include/trace/perf.h) runs its programs with preemption off.
+#[tracepoint]
+fn sys_exit_classic(ctx: TracePointContext) -> u32 {
+    if any_tracked()
+        // SAFETY: within the record of this tracepoint.
+        && let Ok(ret) = unsafe { ctx.read_at::<i64>(EXIT_RET) }
+        && let Some(syscall) = syscall_of(current())
+    {
+        syscall_exit(&syscall, ret, mapping_in_maple);
+    }
     0
 }
 
@@ -662,6 +692,7 @@ fn errseq_checked(ctx: ProbeContext) -> u32 {
         call,
         call_id: new_call_id(),
         flags: SYNC_ALONE,
+        scratch: Scratch::Kprobe,
     };
     sync_file(hook::FSYNC_RANGE, &sync);
     0

@@ -216,6 +216,8 @@ pub enum LossCause {
     BadRecord,
     /// A failure was counted in the kernel and its record did not come.
     RecordLate,
+    /// The kernel skipped a program, because it was active on that processor already.
+    ProgramSkipped,
     /// The correlator gave up state at its memory limit.
     MemoryLimit,
 }

@@ -87,6 +87,7 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
         LossCause::RecordLate => {
             "a write failure was counted in the kernel and its record did not come"
         }
+        LossCause::ProgramSkipped => "the kernel skipped a program that was active there already",
         LossCause::MemoryLimit => "the correlator reached its memory limit",
     }
 }

@@ -88,6 +88,7 @@ words! {
         HookMissing => "hook_missing",
         BadRecord => "bad_record",
         RecordLate => "record_late",
+        ProgramSkipped => "program_skipped",
         MemoryLimit => "memory_limit",
     }
 }

@@ -50,6 +50,8 @@ pub enum Method {
     Kprobe,
     /// Raw tracepoint (`BPF_RAW_TRACEPOINT_OPEN`).
     RawTracepoint,
+    /// Classic tracepoint (`perf_event_open`), which runs its programs with preemption off.
+    Tracepoint,
 }
 
 impl Method {
@@ -61,6 +63,7 @@ impl Method {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobe",
             Self::RawTracepoint => "raw_tracepoint",
+            Self::Tracepoint => "tracepoint",
         }
     }
 }

@@ -30,8 +30,10 @@ pub enum Record {
     SyncEnd(abi::SyncEnd),
     /// Names of the file of a sync call.
     Path(CallId, FileView),
+    /// The call came back, and another copy of the object tells what it returned.
+    SyncTold(MonoTime, CallId),
     /// A kernel module was loaded.
-    Module(String),
+    Module(MonoTime, String),
 }
 
 impl Record {
@@ -40,10 +42,10 @@ impl Record {
     pub fn at(&self) -> u64 {
         match self {
             Self::Fact(fact, _) | Self::Unconverted(fact, _) => fact.at.0,
-            Self::Converted(at, ..) => at.0,
+            Self::Converted(at, ..) | Self::SyncTold(at, _) | Self::Module(at, _) => at.0,
             Self::SyncFile(record) => record.header.at,
             Self::SyncEnd(record) => record.header.at,
-            Self::Path(..) | Self::Module(_) => 0,
+            Self::Path(..) => 0,
         }
     }
 }
@@ -71,7 +73,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record> {
         abi::KIND_PATH => path(bytes),
         abi::KIND_MODULE => {
             let (record, _) = abi::ModuleLoaded::read_from_prefix(bytes).ok()?;
-            Some(Record::Module(text(&record.name)))
+            Some(Record::Module(at, text(&record.name)))
         }
         _ => None,
     }
@@ -241,6 +243,12 @@ impl Joiner {
         }
     }
 
+    /// From here on another copy of the object counts failures. Of these inodes its count begins at
+    /// one.
+    pub fn count_anew(&mut self, followed: impl IntoIterator<Item = abi::InodeKey>) {
+        self.failures = followed.into_iter().map(|key| (key, 1)).collect();
+    }
+
     /// Whether it is a sync and the kernel had counted more failures of its inode than came.
     #[must_use]
     pub fn misses(&self, record: &Record) -> bool {
@@ -277,7 +285,10 @@ impl Joiner {
                     });
                 }
             }
-            Record::Module(_) => {}
+            Record::SyncTold(_, call) => {
+                self.waiting.remove(&call.0);
+            }
+            Record::Module(..) => {}
         }
     }
 

@@ -5,6 +5,7 @@
 
 use msync_trace_ebpf as abi;
 
+use super::skipped::Sees;
 use crate::source::{Method, Tier};
 
 /// A hook, and the ways to attach it.
@@ -24,6 +25,19 @@ pub struct Hook {
     pub without: Option<&'static str>,
 }
 
+impl Hook {
+    /// What is missed when one of its programs is skipped.
+    #[must_use]
+    pub fn sees(&self) -> Sees {
+        let (place, what) = self.name.split_once('.').unwrap_or_default();
+        match (place, what) {
+            ("sync" | "inode" | "page" | "direct" | "file" | "module", _)
+            | (_, "told" | "written" | "committed") => Sees::More,
+            _ => Sees::Failures,
+        }
+    }
+}
+
 /// When a hook is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -31,7 +45,8 @@ pub enum When {
     Always,
     /// Once the first failure appears: it lies on a hot path.
     OnDemand,
-    /// From the start in tier 3, on demand in tier 2, not needed in tier 1.
+    /// From the start in tier 3, on demand in tier 2; in tier 1 on demand where programs may be
+    /// preempted, otherwise not needed.
     SyscallExit,
     /// Only where functions of the filesystems cannot be hooked.
     BlockLayer,
@@ -59,7 +74,7 @@ impl Way {
         match self.method {
             Method::Fentry | Method::Fexit => tier == Tier::Fentry,
             Method::Kprobe => tier <= Tier::Kprobe,
-            Method::RawTracepoint => true,
+            Method::RawTracepoint | Method::Tracepoint => true,
         }
     }
 }
@@ -109,6 +124,12 @@ const fn tracepoint(
 ) -> Way {
     way(Method::RawTracepoint, program, target, module, needs)
 }
+
+/// The first kernel that may preempt programs of raw tracepoints, and, unless built otherwise, those
+/// of trampolines: no later than 7.2, where it was seen, and after 6.18, where it was not. While one
+/// is preempted, the kernel skips it for all others on that processor. Classic tracepoints and kprobes
+/// run theirs with preemption off, and are used instead.
+pub const PREEMPTED: (u32, u32) = (6, 19);
 
 const IOEND: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size"];
 const IOEND_ERROR: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size", "ioend_error"];
@@ -728,6 +749,13 @@ pub const HOOKS: &[Hook] = &[
         name: "sync.exit",
         purpose: "what a sync call returned, at the exit of the system call",
         ways: &[
+            way(
+                Method::Tracepoint,
+                "sys_exit_classic",
+                "raw_syscalls:sys_exit",
+                "",
+                VMA,
+            ),
             tracepoint("sys_exit", "sys_exit", "", VMA),
             tracepoint(
                 "sys_exit_rb",
@@ -741,6 +769,14 @@ pub const HOOKS: &[Hook] = &[
         without: Some("every sync call"),
     },
 ];
+
+/// The hook that a program belongs to.
+#[must_use]
+pub fn hook_of(program: &str) -> Option<&'static Hook> {
+    HOOKS
+        .iter()
+        .find(|hook| hook.ways.iter().any(|way| way.program == program))
+}
 
 /// Functions at the end of page-cache bios (`bi_end_io`) and of FUSE requests (`fuse_args.end`), and
 /// what they tell.

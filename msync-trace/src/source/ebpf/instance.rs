@@ -3,17 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    mem::offset_of,
     num::NonZero,
-    sync::Mutex,
+    os::fd::{AsFd, AsRawFd},
+    sync::{Mutex, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
 };
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{HashMap, Map, MapData, MapError, RingBuf},
     programs::{
         Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
-        raw_trace_point::RawTracePointLinkId,
+        raw_trace_point::RawTracePointLinkId, trace_point::TracePointLinkId,
     },
 };
 use aya_log::EbpfLogger;
@@ -25,9 +27,11 @@ use zerocopy::FromZeros;
 use super::{
     AttachError, Options,
     btf::Btf,
-    hooks::{HOOKS, Hook, Way, When},
+    hooks::{self, HOOKS, Hook, PREEMPTED, Way, When},
     kernel,
     layout::{self, ESSENTIAL, Resolved, Types},
+    shared::Shared,
+    skipped::Skipped,
 };
 use crate::source::{HookState, HookStatus, Method, Tier};
 
@@ -48,7 +52,12 @@ pub fn give_back_object() {
 }
 
 /// Programs that take the verifier longest.
-const BIG_PROGRAMS: [&str; 3] = ["block_rq_complete", "block_bio_complete", "sys_exit"];
+const BIG_PROGRAMS: [&str; 4] = [
+    "block_rq_complete",
+    "block_bio_complete",
+    "sys_exit",
+    "sys_exit_classic",
+];
 
 /// `aya_log::Level::Debug` as the programs have it.
 const LOG_DEBUG: u8 = 4;
@@ -77,14 +86,16 @@ pub type Failed = HashMap<MapData, Pod<abi::InodeKey>, Pod<abi::InodeState>>;
 /// A loaded object.
 pub struct Instance {
     ebpf: Ebpf,
+    /// When loading began, `CLOCK_MONOTONIC` ns: modules that were loaded before are known.
+    pub began: u64,
     /// Best tier that the hooks of the sync calls allow.
     pub tier: Tier,
     /// What became of each hook, in the order of the table.
     pub hooks: Vec<HookStatus>,
     /// See [`Failed`].
     pub failed: Failed,
-    control: Array<MapData, Pod<abi::Control>>,
-    counters: PerCpuArray<MapData, Pod<abi::Counters>>,
+    control: Shared<abi::Control>,
+    counters: Shared<abi::Counters>,
     /// Hooks to attach once a failure appears: index in the table, and the way.
     on_demand: Vec<(usize, &'static Way)>,
     /// They are attached.
@@ -96,6 +107,8 @@ pub struct Instance {
     include_async: bool,
     /// Kernel version, (major, minor).
     version: (u32, u32),
+    /// Programs may be preempted: see [`PREEMPTED`].
+    preempted: bool,
     /// Diagnostics of the programs; only with `-vv`.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -146,6 +159,7 @@ enum Link {
     Fexit(FExitLinkId),
     Kprobe(KProbeLinkId),
     RawTracepoint(RawTracePointLinkId),
+    Tracepoint(TracePointLinkId),
 }
 
 impl Instance {
@@ -160,6 +174,7 @@ impl Instance {
         {
             return Err(AttachError::AbiMismatch);
         }
+        let began = super::now();
         // Each takes tens of milliseconds: side by side, and the symbols are waited for last.
         let symbols = thread::spawn(kernel::end_io_owners);
         let loader = thread::spawn(EbpfLoader::new);
@@ -193,6 +208,9 @@ impl Instance {
             0u8
         };
         loader.override_global(aya_log::LEVEL, &log_level, false);
+        let processors = aya::util::nr_cpus()
+            .map_err(|(what, error)| AttachError::Map(format!("{what}: {error}")))?;
+        loader.map_max_entries("COUNTERS", u32::try_from(processors).unwrap_or(u32::MAX));
         if let Some(bytes) = options.ring_bytes {
             for ring in ["ERRORS", "SYNCS", "PAGES"] {
                 loader.map_max_entries(ring, bytes);
@@ -205,10 +223,11 @@ impl Instance {
             pages: ring(&mut ebpf, "PAGES")?,
         };
         let failed = take(&mut ebpf, "FAILED")?;
-        let control = take(&mut ebpf, "CONTROL")?;
-        let counters = take(&mut ebpf, "COUNTERS")?;
+        let control = shared(&mut ebpf, "CONTROL", 1)?;
+        let counters = shared(&mut ebpf, "COUNTERS", processors)?;
         let mut instance = Self {
             ebpf,
+            began,
             tier: Tier::Tracepoint,
             hooks: Vec::new(),
             failed,
@@ -220,6 +239,7 @@ impl Instance {
             sync_range: None,
             include_async: options.include_async,
             version: types.version,
+            preempted: types.version >= PREEMPTED,
             logger: None,
         };
         if log_level != 0 {
@@ -251,10 +271,7 @@ impl Instance {
         }
         self.tier = tier;
         let include_async = options.include_async;
-        self.update_control(|control| {
-            control.sync_at_exit = u32::from(tier != Tier::Fentry);
-            control.exit_hook = u32::from(include_async);
-        })?;
+        self.tell_exit_hook(include_async);
         self.calibrate()?;
         self.load_side_by_side(options, known);
         self.note_end_io(symbols)?;
@@ -342,7 +359,7 @@ impl Instance {
         let mut reasons = Vec::new();
         let mut waits = None;
         let mut done: Option<(&'static Way, HookState)> = None;
-        for way in hook.ways {
+        for way in self.ways(hook) {
             match self.unusable(way, known) {
                 None => {}
                 Some(Unusable::NoModule) => {
@@ -393,6 +410,16 @@ impl Instance {
         status(first, HookState::Unavailable(reason))
     }
 
+    /// The ways to attach a hook, best first: where programs may be preempted, those come last that
+    /// are.
+    fn ways(&self, hook: &'static Hook) -> Vec<&'static Way> {
+        let mut ways: Vec<_> = hook.ways.iter().collect();
+        if self.preempted {
+            ways.sort_by_key(|way| way.method == Method::Fentry);
+        }
+        ways
+    }
+
     /// Why a way cannot be taken, as far as that is known without trying.
     fn unusable(&self, way: &Way, known: &Known) -> Option<Unusable> {
         let because = |reason| Some(Unusable::Because(reason));
@@ -401,6 +428,12 @@ impl Instance {
         }
         if !way.module.is_empty() && !kernel::has_module(way.module) {
             return Some(Unusable::NoModule);
+        }
+        if way.method == Method::Tracepoint && !self.preempted {
+            return because(format!(
+                "{}: this kernel does not preempt raw tracepoints",
+                way.target
+            ));
         }
         let resolved = &known.resolved;
         let missing = |field: &&&str| resolved.missing.contains_key(**field);
@@ -420,9 +453,8 @@ impl Instance {
             .filter(|hook| self.not_needed(hook, options).is_none())
             .filter(|hook| hook.when != When::BlockLayer || self.tier == Tier::Tracepoint)
             .filter_map(|hook| {
-                hook.ways
-                    .iter()
-                    .find(|way| self.unusable(way, known).is_none())
+                let mut ways = self.ways(hook).into_iter();
+                ways.find(|way| self.unusable(way, known).is_none())
             })
             .map(|way| (way.program, way))
             .collect();
@@ -457,7 +489,9 @@ impl Instance {
             When::BlockLayer if !tier_3 && self.functions_cover_writes() => {
                 Some("the filesystems' own functions are hooked".to_owned())
             }
-            When::SyscallExit if self.tier == Tier::Fentry && !options.include_async => {
+            When::SyscallExit
+                if self.tier == Tier::Fentry && !options.include_async && !self.preempted =>
+            {
                 Some("fexit sees the return values".to_owned())
             }
             _ if hook.name == "module.loaded" && !kernel::has_modules() => {
@@ -496,7 +530,7 @@ impl Instance {
         match hook.when {
             When::OnDemand => true,
             // An msync without MS_SYNC asks no filesystem: only the exit hook sees it.
-            When::SyscallExit => self.tier == Tier::Kprobe && !self.include_async,
+            When::SyscallExit => self.tier != Tier::Tracepoint && !self.include_async,
             When::Always | When::BlockLayer => false,
         }
     }
@@ -528,21 +562,16 @@ impl Instance {
                 }
             }
         }
-        let _ = self.update_control(|control| {
-            control.page_hooks = 1;
-            control.exit_hook = u32::from(exit_hook);
-        });
+        self.set(offset_of!(abi::Control, page_hooks), true);
+        self.tell_exit_hook(exit_hook);
         true
     }
 
     /// Takes them back: nothing is outstanding any more.
     pub fn detach_on_demand(&mut self) {
         self.page_hooks = false;
-        let exit_hook = u32::from(self.include_async);
-        let _ = self.update_control(|control| {
-            control.page_hooks = 0;
-            control.exit_hook = exit_hook;
-        });
+        self.set(offset_of!(abi::Control, page_hooks), false);
+        self.tell_exit_hook(self.include_async);
         for (way, link) in std::mem::take(&mut self.attached_on_demand) {
             if way.method == Method::Fentry && self.version < (5, 13) {
                 // Could not be attached again; it costs one comparison as long as it stays.
@@ -560,6 +589,30 @@ impl Instance {
         }
     }
 
+    /// Follows the inodes that another copy of the object follows, each with a count of one failure
+    /// more than this copy saw; gives them, and how many found no room.
+    pub fn take_over_failed(&mut self, other: &Self) -> (Vec<abi::InodeKey>, u64) {
+        let mut followed = Vec::new();
+        let mut refused = 0;
+        for (Pod(key), Pod(mut state)) in other.failed.iter().flatten() {
+            let seen = self.failed.get(&Pod(key), 0);
+            state.failures = 1;
+            if let Ok(Pod(own)) = seen {
+                state.failures += own.failures;
+                state.last_at = state.last_at.max(own.last_at);
+                state.lowest = state.lowest.min(own.lowest);
+                state.highest = state.highest.max(own.highest);
+                state.page_exact_at = state.page_exact_at.max(own.page_exact_at);
+                state.recorded |= own.recorded;
+            }
+            match self.failed.insert(Pod(key), Pod(state), 0) {
+                Ok(()) => followed.push(key),
+                Err(_) => refused += 1,
+            }
+        }
+        (followed, refused)
+    }
+
     /// Takes every hook back; the rings stay.
     pub fn detach_all(&mut self) {
         for (name, program) in self.ebpf.programs_mut() {
@@ -571,6 +624,7 @@ impl Instance {
                 Program::FExit(program) => program.unload(),
                 Program::KProbe(program) => program.unload(),
                 Program::RawTracePoint(program) => program.unload(),
+                Program::TracePoint(program) => program.unload(),
                 _ => Ok(()),
             };
             if let Err(error) = result {
@@ -593,7 +647,8 @@ impl Instance {
                 // Any system call will do.
                 let _ = rustix::process::getppid();
                 self.detach(way.program, link);
-                let offset = self.control.get(&0, 0).map_or(0, |Pod(c)| c.regs_offset);
+                let offset = offset_of!(abi::Control, regs_offset);
+                let offset = self.control.word(offset).load(Relaxed);
                 debug!("pt_regs of a system call: {offset} bytes into the stack");
                 Ok(())
             }
@@ -631,6 +686,10 @@ impl Instance {
             Program::FExit(program) => program.attach().map(Link::Fexit),
             Program::KProbe(program) => program.attach(way.target, 0).map(Link::Kprobe),
             Program::RawTracePoint(program) => program.attach(way.target).map(Link::RawTracepoint),
+            Program::TracePoint(program) => {
+                let (category, name) = way.target.split_once(':').unwrap_or_default();
+                program.attach(category, name).map(Link::Tracepoint)
+            }
             _ => Err(ProgramError::UnexpectedProgramType),
         }
     }
@@ -649,6 +708,7 @@ impl Instance {
             (Program::FExit(program), Link::Fexit(link)) => program.detach(link),
             (Program::KProbe(program), Link::Kprobe(link)) => program.detach(link),
             (Program::RawTracePoint(program), Link::RawTracepoint(link)) => program.detach(link),
+            (Program::TracePoint(program), Link::Tracepoint(link)) => program.detach(link),
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -656,54 +716,54 @@ impl Instance {
         }
     }
 
-    /// Changes what user space tells the programs.
-    ///
-    /// A program that meets the first failure sets `tracked` in the same entry, after it put the
-    /// inode into the map: what was read before that must not take it back.
-    pub fn update_control(
-        &mut self,
-        change: impl FnOnce(&mut abi::Control),
-    ) -> Result<(), AttachError> {
-        let failed = |error: MapError| AttachError::Map(error.to_string());
-        let mut control = self
-            .control
-            .get(&0, 0)
-            .map_or_else(|_| FromZeros::new_zeroed(), |c| c.0);
-        change(&mut control);
-        self.control.set(0, Pod(control), 0).map_err(failed)?;
-        if control.tracked == 0 && self.failed.keys().next().is_some() {
-            control.tracked = 1;
-            self.control.set(0, Pod(control), 0).map_err(failed)?;
-        }
-        Ok(())
+    fn set(&self, flag: usize, value: bool) {
+        self.control.word(flag).store(u32::from(value), Relaxed);
+    }
+
+    /// Whether any inode is followed. A program that meets the first failure sets it by itself, after
+    /// it put the inode into the map.
+    pub fn set_tracked(&self, value: bool) {
+        self.set(offset_of!(abi::Control, tracked), value);
+    }
+
+    /// Whether the rings are looked at without being asked to.
+    pub fn set_polled(&self, value: bool) {
+        self.set(offset_of!(abi::Control, polled), value);
+    }
+
+    /// Whether the hook at the exit of system calls is attached. While both kinds of hooks are, a call
+    /// may be told twice, but none is told by neither.
+    fn tell_exit_hook(&self, attached: bool) {
+        let preempted = attached && self.preempted;
+        let sync_at_exit = self.tier != Tier::Fentry || preempted;
+        self.set(offset_of!(abi::Control, exit_hook), attached);
+        self.set(offset_of!(abi::Control, sync_at_exit), sync_at_exit);
     }
 
     /// The counters, summed over all CPUs.
     #[must_use]
     pub fn counters(&self) -> abi::Counters {
-        let mut sum = abi::Counters::new_zeroed();
-        let Ok(values) = self.counters.get(&0, 0) else {
-            return sum;
-        };
-        for Pod(cpu) in values.iter() {
-            let abi::Counters {
-                sent,
-                ring_full,
-                inode_map_full,
-                call_map_full,
-                mappings_busy,
-                walk_limit,
-            } = cpu;
-            for ring in 0..3 {
-                sum.sent[ring] += sent[ring];
-                sum.ring_full[ring] += ring_full[ring];
+        let mut sum = [0; size_of::<abi::Counters>() / 8];
+        for cpu in self.counters.words() {
+            for (sum, word) in sum.iter_mut().zip(cpu) {
+                *sum += word;
             }
-            sum.inode_map_full += inode_map_full;
-            sum.call_map_full += call_map_full;
-            sum.mappings_busy += mappings_busy;
-            sum.walk_limit += walk_limit;
         }
-        sum
+        zerocopy::transmute!(sum)
+    }
+
+    /// How often the kernel skipped programs since they were loaded.
+    #[must_use]
+    pub fn skipped(&self) -> Skipped {
+        // What these see of system calls is seen at their exit.
+        let told_at_exit = self.preempted && self.page_hooks;
+        let programs = self.ebpf.programs().filter_map(|(name, program)| {
+            let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
+            let hook = hooks::hook_of(name)?;
+            let ignored = told_at_exit && hook.ways.iter().all(is_fexit);
+            (!ignored).then_some((descriptor, hook.sees()))
+        });
+        Skipped::read(&programs.collect())
     }
 
     fn reasons(&self) -> String {
@@ -727,6 +787,7 @@ fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), Pr
         Program::FExit(program) => program.load(way.target, btf.ok_or(ProgramError::NotLoaded)?),
         Program::KProbe(program) => program.load(),
         Program::RawTracePoint(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
@@ -824,6 +885,18 @@ where
         .take_map(name)
         .ok_or_else(|| AttachError::Map(format!("no map {name}")))?;
     T::try_from(map).map_err(|error| AttachError::Map(format!("{name}: {error}")))
+}
+
+fn shared<T: abi::Wire>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    entries: usize,
+) -> Result<Shared<T>, AttachError> {
+    let failed = |error: &dyn std::fmt::Display| AttachError::Map(format!("{name}: {error}"));
+    let Some(Map::Array(map)) = ebpf.map(name) else {
+        return Err(failed(&"no such array"));
+    };
+    Shared::new(map.fd(), entries).map_err(|error| failed(&error))
 }
 
 fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, AttachError> {

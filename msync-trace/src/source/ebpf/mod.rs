@@ -11,10 +11,12 @@ mod instance;
 mod kernel;
 pub mod layout;
 mod order;
+mod shared;
+mod skipped;
 mod unconverted;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     time::{Duration, Instant},
 };
@@ -24,12 +26,14 @@ use log::{debug, warn};
 use msync_trace_ebpf as abi;
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
+use zerocopy::FromZeros;
 
 use self::{
     decode::{Record, decode},
     hooks::{HOOKS, Way},
     instance::{Instance, Pod, Rings},
     order::{Order, REORDER},
+    skipped::Skipped,
 };
 use crate::{
     model::{Errno, Fact, FactKind, InodeKey, LossCause},
@@ -173,11 +177,15 @@ pub struct Tracer {
     order: Order,
     /// Losses that have been told.
     told: abi::Counters,
+    /// Skipped programs that have been told, or are of no account.
+    told_skipped: Skipped,
     /// Inodes with nothing outstanding.
     settled: BTreeSet<InodeKey>,
     /// Inodes that failed in the facts handed on last: the verdict that one of them is settled may
     /// be older than its failure.
     failed_again: BTreeSet<InodeKey>,
+    /// When the kernel's entry of an inode was looked at last, `CLOCK_MONOTONIC` ns.
+    looked_at: HashMap<abi::InodeKey, u64>,
     /// Inodes that were forgotten the last time.
     forgotten: BTreeMap<InodeKey, abi::InodeKey>,
     /// Failures are being followed.
@@ -255,9 +263,11 @@ impl Tracer {
             instance,
             rings,
             order: Order::default(),
-            told: zerocopy::FromZeros::new_zeroed(),
+            told: abi::Counters::new_zeroed(),
+            told_skipped: Skipped::default(),
             settled: BTreeSet::new(),
             failed_again: BTreeSet::new(),
+            looked_at: HashMap::new(),
             forgotten: BTreeMap::new(),
             following: false,
             polled: None,
@@ -271,6 +281,7 @@ impl Tracer {
         self.instance.flush_log();
         self.order.begin(now());
         let Self {
+            instance,
             rings,
             order,
             following,
@@ -279,7 +290,9 @@ impl Tracer {
         } = self;
         let mut bad = 0;
         rings.drain(|bytes| match decode(bytes) {
-            Some(Record::Module(name)) => *reload |= WATCHED_MODULES.contains(&name.as_str()),
+            Some(Record::Module(at, name)) => {
+                *reload |= at.0 >= instance.began && WATCHED_MODULES.contains(&name.as_str());
+            }
             Some(record) => {
                 *following |= !matches!(record, Record::Path(..));
                 order.push(record);
@@ -339,14 +352,23 @@ impl Tracer {
         self.told = counters;
     }
 
-    /// Facts whose turn has come; at the end, all.
-    fn release(&mut self, everything: bool, into: &mut Vec<Fact>) {
-        let before = into.len();
-        if everything {
-            self.order.release_all(into);
-        } else {
-            self.order.release(into);
+    /// Tells of programs that the kernel skipped since the last time.
+    fn count_skipped(&mut self) {
+        let skipped = self.instance.skipped();
+        let mut count = skipped.failures.saturating_sub(self.told_skipped.failures);
+        if self.following {
+            count += skipped.more.saturating_sub(self.told_skipped.more);
         }
+        if count > 0 {
+            self.order.lose(LossCause::ProgramSkipped, count, now());
+        }
+        self.told_skipped = skipped;
+    }
+
+    /// Facts whose turn has come, as `release` says.
+    fn hand_on(&mut self, into: &mut Vec<Fact>, release: impl FnOnce(&mut Order, &mut Vec<Fact>)) {
+        let before = into.len();
+        release(&mut self.order, into);
         for fact in &into[before..] {
             if let FactKind::WriteFailed(failure) = &fact.kind {
                 self.settled.remove(&failure.inode);
@@ -378,34 +400,47 @@ impl Tracer {
         if failed.insert(Pod(key), Pod(state), 0).is_err() {
             self.order.lose(LossCause::InodeMapFull, 1, now());
         }
-        let _ = self.instance.update_control(|control| control.tracked = 1);
+        self.instance.set_tracked(true);
         self.following = true;
     }
 
     /// Forgets inodes with nothing outstanding; at the end of them, the hooks on hot paths.
     fn keep_house(&mut self) {
-        let horizon = now().saturating_sub(QUIET_NS);
+        self.count_skipped();
+        let at = now();
+        let horizon = at.saturating_sub(QUIET_NS);
         let failed = &mut self.instance.failed;
         let mut forget = Vec::new();
         let mut left = 0usize;
-        for entry in failed.iter() {
-            let Ok((Pod(key), Pod(state))) = entry else {
+        for key in failed.keys() {
+            let Ok(Pod(key)) = key else {
                 break;
             };
+            left += 1;
+            let settled = self.settled.contains(&decode::inode_key(&key));
+            if (self.order.failures_of(&key) > 0 && !settled)
+                || self.looked_at.get(&key).is_some_and(|at| *at > horizon)
+            {
+                continue;
+            }
+            // Rarely: while a value is copied, no kprobe runs on that processor.
+            self.looked_at.insert(key, at);
+            let Ok(Pod(state)) = failed.get(&Pod(key), 0) else {
+                continue;
+            };
             let quiet = state.last_at < horizon && state.page_exact_at < horizon;
-            let nothing = state.failures == 0
-                || (self.order.failures_of(&key) >= state.failures
-                    && self.settled.contains(&decode::inode_key(&key)));
+            let nothing =
+                state.failures == 0 || (settled && self.order.failures_of(&key) >= state.failures);
             if quiet && nothing {
                 forget.push(key);
-            } else {
-                left += 1;
+                left -= 1;
             }
         }
         // Those of the last time have had time to fail once more.
         self.forgotten.clear();
         for key in forget {
             let _ = failed.remove(&Pod(key));
+            self.looked_at.remove(&key);
             self.order.forget(&key);
             self.settled.remove(&decode::inode_key(&key));
             self.forgotten.insert(decode::inode_key(&key), key);
@@ -415,8 +450,9 @@ impl Tracer {
         }
         // Nothing is followed: back to one comparison per sync call, unless a failure arrives in
         // this moment.
-        let _ = self.instance.update_control(|control| control.tracked = 0);
+        self.instance.set_tracked(false);
         if self.instance.failed.keys().next().is_some() {
+            self.instance.set_tracked(true);
             return;
         }
         self.instance.detach_on_demand();
@@ -443,25 +479,28 @@ impl Tracer {
                 return;
             }
         };
-        let mut any = false;
-        for entry in self.instance.failed.iter().flatten() {
-            let (key, state) = entry;
-            any |= instance.failed.insert(key, state, 0).is_ok();
+        let (followed, refused) = instance.take_over_failed(&self.instance);
+        if refused > 0 {
+            self.order.lose(LossCause::InodeMapFull, refused, now());
         }
-        if any {
-            let _ = instance.update_control(|control| control.tracked = 1);
+        if !followed.is_empty() {
+            instance.set_tracked(true);
             instance.attach_on_demand();
         }
+        let at = now();
+        self.count_skipped();
+        // Until the programs that were running at that time have sent what they saw.
+        std::thread::sleep(REORDER);
+        self.drain();
+        self.instance.detach_all();
+        self.drain();
         self.count_losses();
-        self.drain();
-        std::mem::swap(&mut self.instance, &mut instance);
-        drop(instance);
-        // What the first copy saw until it was gone.
-        self.drain();
+        self.hand_on(into, |order, into| order.hand_over(at, followed, into));
+        self.instance = instance;
         self.rings = rings;
         self.polled = None;
-        self.told = self.instance.counters();
-        self.release(false, into);
+        self.told = abi::Counters::new_zeroed();
+        self.told_skipped = Skipped::default();
         give_back_memory();
     }
 
@@ -475,11 +514,8 @@ impl Tracer {
             (None, _) => None,
         };
         if polled.is_some() != self.polled.is_some() {
-            let flag = u32::from(polled.is_some());
-            let _ = self
-                .instance
-                .update_control(|control| control.polled = flag);
-            if flag == 0 {
+            self.instance.set_polled(polled.is_some());
+            if polled.is_none() {
                 // What was sent before the programs knew.
                 self.drain();
             }
@@ -489,6 +525,7 @@ impl Tracer {
 
     fn follow(&mut self) {
         if self.following && self.instance.attach_on_demand() {
+            self.told_skipped.more = self.instance.skipped().more;
             debug!("a failure appeared: the hooks on hot paths are attached");
         }
     }
@@ -520,7 +557,7 @@ impl FactSource for Tracer {
             if self.following {
                 self.count_losses();
             }
-            self.release(false, into);
+            self.hand_on(into, Order::release);
             if into.len() > before {
                 return Ok(());
             }
@@ -547,11 +584,12 @@ impl FactSource for Tracer {
 
     async fn finish(mut self, into: &mut Vec<Fact>) {
         self.count_losses();
+        self.count_skipped();
         self.drain();
         self.instance.detach_all();
         self.drain();
         self.count_losses();
-        self.release(true, into);
+        self.hand_on(into, Order::release_all);
     }
 
     fn settled(&mut self, inode: &InodeKey) {
@@ -618,6 +656,7 @@ pub fn possible_hooks() -> Vec<HookStatus> {
     let possible = |way: &Way| match way.method {
         Method::Fentry | Method::Fexit => vmlinux.has_func(way.target),
         Method::Kprobe => kernel::has_kprobes() && functions.contains(way.target),
+        Method::Tracepoint => types.version >= hooks::PREEMPTED,
         Method::RawTracepoint => {
             vmlinux.has_tracepoint(way.target)
                 || types

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use msync_trace_ebpf as abi;
 
 use super::decode::{Joiner, Record};
-use crate::model::{Fact, FactKind, LossCause, Lost, MonoTime};
+use crate::model::{CallId, Fact, FactKind, LossCause, Lost, MonoTime};
 
 /// How long a record may stay behind others of earlier times.
 pub const REORDER: Duration = Duration::from_millis(10);
@@ -35,6 +35,8 @@ pub struct Order {
     drained_at: u64,
     /// When the ring of failures was last seen to have dropped something.
     dropped_at: Option<u64>,
+    /// What is not later than this was told by the copy of the object that is gone.
+    taken_over: u64,
     joiner: Joiner,
 }
 
@@ -51,9 +53,30 @@ impl Order {
             Record::Path(call, view) => self.joiner.path(call, view),
             record => {
                 self.joiner.arrived(&record);
-                self.insert(record);
+                if record.at() > self.taken_over {
+                    self.insert(record);
+                } else if let Some(record) = in_both(record) {
+                    self.insert(record);
+                }
             }
         }
+    }
+
+    /// The records of one copy of the object are all here, those of the next one follow. Both saw
+    /// what happened around `at`: until then the first one is believed, and later the second. Hands
+    /// on everything; what the second one counts of these inodes begins at one.
+    pub fn hand_over(
+        &mut self,
+        at: u64,
+        followed: impl IntoIterator<Item = abi::InodeKey>,
+        into: &mut Vec<Fact>,
+    ) {
+        let is_loss = |record: &Record| matches!(record, Record::Fact(fact, _) if matches!(fact.kind, FactKind::Lost(_)));
+        self.records
+            .retain(|(time, _), record| *time <= at || is_loss(record));
+        self.release_all(into);
+        self.taken_over = at;
+        self.joiner.count_anew(followed);
     }
 
     /// Something could not be seen.
@@ -128,6 +151,19 @@ impl Order {
     /// The inode is no longer followed by the kernel side.
     pub fn forget(&mut self, key: &abi::InodeKey) {
         self.joiner.forget(key);
+    }
+}
+
+/// What is left of a record that another copy of the object has told too. Of a call that is still
+/// running, both copies keep the files: only the one that sees its end tells.
+fn in_both(record: Record) -> Option<Record> {
+    match record {
+        Record::SyncFile(file) if file.flags & abi::SYNC_ALONE == 0 => Some(Record::SyncFile(file)),
+        Record::SyncEnd(end) => {
+            let at = MonoTime(end.header.at);
+            Some(Record::SyncTold(at, CallId(end.call_id)))
+        }
+        _ => None,
     }
 }
 
@@ -266,5 +302,88 @@ mod tests {
         order.release_all(&mut facts);
         assert_eq!(facts.len(), 3);
         assert!(order.is_empty());
+    }
+
+    /// One file of an msync, and its end.
+    fn msync(call_id: u64, at: u64, end: u64) -> [Record; 2] {
+        let mut file = abi::SyncFile::new_zeroed();
+        file.header.kind = abi::KIND_SYNC_FILE;
+        file.header.at = at;
+        file.inode.ino = 11;
+        file.call = abi::CALL_MSYNC;
+        file.call_id = call_id;
+        file.end = u64::MAX;
+        let mut back = abi::SyncEnd::new_zeroed();
+        back.header.kind = abi::KIND_SYNC_END;
+        back.header.at = end;
+        back.call_id = call_id;
+        [file.as_bytes(), back.as_bytes()].map(|bytes| decode(bytes).unwrap())
+    }
+
+    /// What two copies of the object saw, of which the second took over at 1000.
+    fn handed_over(first: Vec<Record>, second: Vec<Record>) -> Vec<FactKind> {
+        let mut facts = Vec::new();
+        let mut order = Order::default();
+        first.into_iter().for_each(|record| order.push(record));
+        order.hand_over(1000, [], &mut facts);
+        second.into_iter().for_each(|record| order.push(record));
+        order.release_all(&mut facts);
+        facts.into_iter().map(|fact| fact.kind).collect()
+    }
+
+    #[test]
+    fn losses_of_the_first_copy_are_told_however_late_they_are_noticed() {
+        let mut facts = Vec::new();
+        let mut order = Order::default();
+        order.lose(LossCause::SyncRingFull, 3, 1100);
+        order.hand_over(1000, [], &mut facts);
+        assert!(matches!(facts[0].kind, FactKind::Lost(_)));
+    }
+
+    #[test]
+    fn what_two_copies_saw_is_told_once() {
+        let first = vec![failure(900), sync(950, 1), failure(1100)];
+        let second = vec![failure(901), sync(951, 1), failure(1101), sync(1200, 2)];
+        let facts = handed_over(first, second);
+        assert!(matches!(
+            &facts[..],
+            [
+                FactKind::WriteFailed(_),
+                FactKind::SyncReturn(_),
+                FactKind::WriteFailed(_),
+                FactKind::SyncReturn(_)
+            ]
+        ));
+    }
+
+    #[test]
+    fn an_msync_is_told_by_the_copy_that_sees_its_end_in_time() {
+        for end in [990, 1010] {
+            let first = Vec::from(msync(1, 900, end));
+            let second = Vec::from(msync(2, 901, end + 1));
+            let facts = handed_over(first, second);
+            assert!(
+                matches!(&facts[..], [FactKind::SyncReturn(_)]),
+                "{end}: {facts:?}"
+            );
+        }
+    }
+
+    /// The second copy counts from one for what the first one saw.
+    #[test]
+    fn a_sync_after_a_hand_over_does_not_wait_for_what_the_first_copy_told() {
+        let mut facts = Vec::new();
+        let mut order = Order::default();
+        let failed = failure(900);
+        let Record::Fact(_, key) = &failed else {
+            panic!("{failed:?}")
+        };
+        let key = *key;
+        order.push(failed);
+        order.hand_over(1000, [key], &mut facts);
+        order.push(failure(901));
+        order.push(sync(1100, 2));
+        let facts = released(&mut order, SECOND / 2);
+        assert!(matches!(&facts[..], [FactKind::SyncReturn(_)]), "{facts:?}");
     }
 }
