@@ -229,6 +229,18 @@ const TOOLS: &[Tool] = &[
     ),
     tool(
         Group::Scenarios,
+        "mkfs.vfat",
+        "dosfstools",
+        "makes FAT scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
+        "mkfs.f2fs",
+        "f2fs-tools",
+        "makes f2fs scratch filesystems",
+    ),
+    tool(
+        Group::Scenarios,
         "dmsetup",
         "dmsetup",
         "makes chosen sectors of a device fail",

@@ -26,10 +26,10 @@ use crate::{
 };
 
 /// On this kernel. NFS is tested in the guests, whose kernels all have it.
-const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,fuse";
+const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,ext2,fuse";
 /// What is run in a guest, one after the other: its name, and arguments of `xtask`. Not all there is:
 /// everything takes ten times as long there.
-const STAGES: [(&str, &str); 6] = [
+const STAGES: [(&str, &str); 7] = [
     (
         "modules loaded later",
         "scenarios --shared-tool --fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
@@ -37,6 +37,10 @@ const STAGES: [(&str, &str); 6] = [
     (
         "served",
         "scenarios --shared-tool --fs nfs3,nfs4,fuse --tier auto --only server_",
+    ),
+    (
+        "others",
+        "scenarios --shared-tool --fs ext2,vfat,f2fs --tier auto",
     ),
     (
         "fentry",
@@ -561,7 +565,7 @@ mod tests {
             lines.extend([begin, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
             lines.push("=== status 0");
         }
-        assert_eq!(stages(&lines).line(), "12 passed, 0 failed, 0 skipped");
+        assert_eq!(stages(&lines).line(), "14 passed, 0 failed, 0 skipped");
     }
 
     #[test]
@@ -575,14 +579,15 @@ mod tests {
             "PASS a",
             "1 passed, 0 failed, 0 skipped",
             "=== status 0",
-            "=== stage fentry",
+            "=== stage others",
             "PASS a",
         ]);
         assert_eq!(tally.passed, 3);
         assert_eq!(
             tally.failed,
             [
-                "Linux 6.1 fentry: the runner never ended",
+                "Linux 6.1 others: the runner never ended",
+                "Linux 6.1 fentry: never began",
                 "Linux 6.1 kprobe: never began",
                 "Linux 6.1 tracepoint: never began",
                 "Linux 6.1 random programs: never began"

@@ -23,7 +23,7 @@ const OP_ZONE_APPEND_OLD: u32 = 13;
 const MAX_BIOS: usize = 64;
 
 #[inline(always)]
-fn is_write(bio: Addr) -> bool {
+pub fn is_write(bio: Addr) -> bool {
     let op = read::<u32>(bio, layout!(bio_opf)).unwrap_or(0) & OP_MASK;
     op == OP_WRITE || op == OP_ZONE_APPEND || op == OP_ZONE_APPEND_OLD
 }

@@ -24,6 +24,7 @@ pub mod hook {
     pub const DIRECT: u32 = 20;
     pub const NFS: u32 = 21;
     pub const FUSE: u32 = 22;
+    pub const PLAIN: u32 = 23;
 }
 
 mod block;
@@ -33,5 +34,6 @@ mod fuse;
 mod iomap;
 mod nfs;
 mod pages;
+mod plain;
 mod recorded;
 mod sync;

@@ -74,6 +74,9 @@ const WRITE_ERRORS: &[Kind] = &[
     Kind::Ext4NoJournal,
     Kind::Xfs,
     Kind::Btrfs,
+    Kind::Ext2,
+    Kind::Vfat,
+    Kind::F2fs,
     Kind::Nfs3,
     Kind::Nfs4,
     Kind::Fuse,
@@ -85,6 +88,9 @@ const ONE_ANSWER: &[Kind] = &[
     Kind::Ext4NoJournal,
     Kind::Xfs,
     Kind::Btrfs,
+    Kind::Ext2,
+    Kind::Vfat,
+    Kind::F2fs,
     Kind::Nfs3,
     Kind::Fuse,
 ];
@@ -177,18 +183,25 @@ const ALL: Range<u64> = 0..PAGES;
 const BAD: Range<u64> = 4..8;
 
 /// A program with a healthy file of 16 pages, mapped at the start of its arena, all on disk.
-fn program_with_file(world: &World, name: &str) -> Result<(Program, usize)> {
+fn program_with_file(world: &mut World, name: &str) -> Result<(Program, usize)> {
     program_with(world, name, FILE)
 }
 
-fn program_with(world: &World, name: &str, file: &str) -> Result<(Program, usize)> {
+fn program_with(world: &mut World, name: &str, file: &str) -> Result<(Program, usize)> {
     let mut program = world.program(name)?;
-    let slot = program.open(file, Open::New)?;
+    let slot = new_file(world, &mut program, file)?;
     program.resize(slot, PAGES)?;
     program.map(slot, 0, 0, PAGES)?;
     program.store(ALL, false)?;
     program.msync(ALL)?.must_be(0)?;
     Ok((program, slot))
+}
+
+/// A new file whose name will outlive a power cut.
+fn new_file(world: &mut World, program: &mut Program, file: &str) -> Result<usize> {
+    let slot = program.open(file, Open::New)?;
+    world.keep_names()?;
+    Ok(slot)
 }
 
 /// Another program, or another descriptor, on the same file.
@@ -345,7 +358,7 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
     world.volume.device.fail(vec![unreadable])?;
     world.volume.mount("")?;
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     victim.resize(slot, PAGES)?;
     victim.map(slot, 0, 0, PAGES)?;
     victim.store(BAD, false)?;
@@ -411,7 +424,7 @@ fn healthy(world: &mut World) -> Result<()> {
 
 fn two_files_one_msync(world: &mut World) -> Result<()> {
     let (mut victim, _) = program_with_file(world, "victim")?;
-    let second = victim.open("b", Open::New)?;
+    let second = new_file(world, &mut victim, "b")?;
     victim.resize(second, PAGES)?;
     victim.map(second, PAGES, 0, PAGES)?;
     victim.store(PAGES..2 * PAGES, false)?;
@@ -528,7 +541,7 @@ fn fresh_hole(world: &mut World) -> Result<()> {
 /// the extent unwritten.
 fn stored_again_in_an_unwritten_extent(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     victim.step(&Step::Allocate(slot, PAGES))?.must_be(0)?;
     victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
     victim.map(slot, 0, 0, PAGES)?;
@@ -546,7 +559,7 @@ fn stored_again_in_an_unwritten_extent(world: &mut World) -> Result<()> {
 /// Pages that never were on the disk before: a reader finds zeros or old blocks.
 fn fresh(world: &mut World, prepare: fn(&mut Program, usize) -> Result<()>) -> Result<()> {
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     prepare(&mut victim, slot)?;
     victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
     victim.map(slot, 0, 0, PAGES)?;
@@ -624,7 +637,7 @@ fn failed_again(world: &mut World, quiet: Duration) -> Result<()> {
 /// One thread asks for a failed file, another for a healthy one, again and again.
 fn two_threads_at_once(world: &mut World) -> Result<()> {
     let (mut victim, _) = program_with_file(world, "victim")?;
-    let second = victim.open("b", Open::New)?;
+    let second = new_file(world, &mut victim, "b")?;
     let healthy = PAGES..2 * PAGES;
     victim.resize(second, PAGES)?;
     victim.map(second, PAGES, 0, PAGES)?;
@@ -693,9 +706,9 @@ fn same_number_in_two_subvolumes(world: &mut World) -> Result<()> {
 /// The process has so many mappings that the tree of them is several levels deep.
 fn among_many_mappings(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     victim.resize(slot, PAGES)?;
-    let other = victim.open("b", Open::New)?;
+    let other = new_file(world, &mut victim, "b")?;
     victim.resize(other, 1)?;
     // With a gap after each, so that they stay apart.
     let (below, above) = (0..300, 400..700);
@@ -716,7 +729,7 @@ fn among_many_mappings(world: &mut World) -> Result<()> {
 /// Two failed runs, one of them stored again.
 fn partly_rewritten(world: &mut World) -> Result<()> {
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     victim.resize(slot, 256)?;
     victim.map(slot, 0, 0, 256)?;
     victim.store(0..256, false)?;
@@ -880,7 +893,7 @@ fn hole_refused_by_server(
     refuse: fn(&mut World) -> Result<()>,
 ) -> Result<()> {
     let mut victim = world.program("victim")?;
-    let slot = victim.open(FILE, Open::New)?;
+    let slot = new_file(world, &mut victim, FILE)?;
     victim.resize(slot, PAGES)?;
     victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
     victim.map(slot, 0, 0, PAGES)?;

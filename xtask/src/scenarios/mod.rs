@@ -27,7 +27,8 @@ use world::{Skip, World};
 /// disk has.
 #[derive(Debug, clap::Args)]
 pub struct ScenariosArgs {
-    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs, nfs3, nfs4, fuse.
+    /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs, ext2, vfat, f2fs, nfs3,
+    /// nfs4, fuse.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     fs: Vec<Kind>,
     /// How the tool has to attach.

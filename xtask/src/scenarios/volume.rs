@@ -26,6 +26,12 @@ pub enum Kind {
     Xfs,
     /// btrfs, one device, one copy.
     Btrfs,
+    /// By the driver of that name, or by ext4's where there is no other.
+    Ext2,
+    /// FAT with long names.
+    Vfat,
+    /// f2fs.
+    F2fs,
     /// NFS version 3, from this kernel's own server, which keeps its files on ext4.
     Nfs3,
     /// The same, version 4.2.
@@ -36,12 +42,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which they run.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Ext4,
         Kind::Ext4NoJournal,
         Kind::Ext4DataJournal,
         Kind::Xfs,
         Kind::Btrfs,
+        Kind::Ext2,
+        Kind::Vfat,
+        Kind::F2fs,
         Kind::Nfs3,
         Kind::Nfs4,
         Kind::Fuse,
@@ -55,6 +64,9 @@ impl Kind {
             Kind::Ext4DataJournal => "ext4-data-journal",
             Kind::Xfs => "xfs",
             Kind::Btrfs => "btrfs",
+            Kind::Ext2 => "ext2",
+            Kind::Vfat => "vfat",
+            Kind::F2fs => "f2fs",
             Kind::Nfs3 => "nfs3",
             Kind::Nfs4 => "nfs4",
             Kind::Fuse => "fuse",
@@ -67,6 +79,9 @@ impl Kind {
             Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext4DataJournal => "ext4",
             Kind::Xfs => "xfs",
             Kind::Btrfs => "btrfs",
+            Kind::Ext2 => "ext2",
+            Kind::Vfat => "vfat",
+            Kind::F2fs => "f2fs",
             Kind::Nfs3 => "nfs",
             Kind::Nfs4 => "nfs4",
             Kind::Fuse => "fuse",
@@ -97,7 +112,7 @@ impl Kind {
     /// Bytes of the disk: what mkfs wants at least. ext4 gets one block group only.
     fn size(self) -> u64 {
         match self.disk_type() {
-            "ext4" => 64 << 20,
+            "ext4" | "ext2" | "vfat" => 64 << 20,
             "xfs" => 320 << 20,
             _ => 256 << 20,
         }
@@ -124,6 +139,10 @@ impl Kind {
             Kind::Ext4NoJournal => {
                 vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal"]
             }
+            Kind::Ext2 => vec!["mkfs.ext2", "-q", "-F", "-b", "4096"],
+            // 8 sectors a cluster: one page.
+            Kind::Vfat => vec!["mkfs.vfat", "-F", "16", "-s", "8"],
+            Kind::F2fs => vec!["mkfs.f2fs", "-q", "-f"],
             Kind::Xfs => vec!["mkfs.xfs", "-q", "-f", "-K"],
             Kind::Btrfs => vec![
                 "mkfs.btrfs",
@@ -141,10 +160,20 @@ impl Kind {
     fn mount_options(self) -> &'static str {
         match self {
             Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "errors=continue",
-            Kind::Ext4 | Kind::Ext4NoJournal => "errors=continue",
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Vfat => "errors=continue",
             Kind::Ext4DataJournal => "errors=continue,data=journal",
-            Kind::Xfs | Kind::Btrfs => "",
+            Kind::Xfs | Kind::Btrfs | Kind::F2fs => "",
         }
+    }
+
+    /// Whether a power cut leaves a file system that wants fsck.
+    fn needs_fsck(self) -> bool {
+        matches!(self, Kind::Ext4NoJournal | Kind::Ext2 | Kind::Vfat)
+    }
+
+    /// Whether an fsync of a new file leaves its name in memory only.
+    pub fn forgets_names(self) -> bool {
+        matches!(self, Kind::Ext2 | Kind::Vfat)
     }
 }
 
@@ -290,8 +319,7 @@ impl Volume {
         self.device.heal()?;
         self.device.restore(image)?;
         self.mount("")?;
-        // Without a journal a power cut leaves a file system that wants fsck.
-        self.untouched = self.kind != Kind::Ext4NoJournal && !self.used_up;
+        self.untouched = !self.kind.needs_fsck() && !self.used_up;
         Ok(())
     }
 

@@ -205,14 +205,24 @@ impl<'a> World<'a> {
         volume.device.forget()?;
         let directory = volume.path().join(name);
         std::fs::create_dir(&directory)?;
-        Ok(World {
+        let mut world = World {
             volume,
             notes: Vec::new(),
             directory,
             memory: Rc::default(),
             points: Vec::new(),
             mounts: Vec::new(),
-        })
+        };
+        world.keep_names()?;
+        Ok(world)
+    }
+
+    /// Brings new names to the disk where an fsync of the file does not.
+    pub fn keep_names(&mut self) -> Result<()> {
+        match self.kind().forgets_names() {
+            true => self.background_write_back(),
+            false => Ok(()),
+        }
     }
 
     /// Which file system.

@@ -141,6 +141,15 @@ const BIO: &[&str] = &[
     "folio_index",
     "page_compound_head",
 ];
+const PLAIN_BIO: &[&str] = &[
+    "bio_status",
+    "bio_opf",
+    "bio_vcnt",
+    "bio_io_vec",
+    "folio_mapping",
+    "folio_index",
+    "page_compound_head",
+];
 const REQUEST: &[&str] = &[
     "rq_bio",
     "bio_next",
@@ -388,6 +397,27 @@ pub const HOOKS: &[Hook] = &[
                 &["bbio_bio", "bio_status"],
             ),
         ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "mpage.write",
+        purpose: "pages of ext2, FAT and other small filesystems were written or failed",
+        ways: &[
+            fentry("mpage_ended_fentry", "mpage_write_end_io", PLAIN_BIO),
+            kprobe("mpage_ended_kprobe", "mpage_write_end_io", "", PLAIN_BIO),
+            fentry("mpage_ended_fentry", "mpage_end_io", PLAIN_BIO),
+            kprobe("mpage_ended_kprobe", "mpage_end_io", "", PLAIN_BIO),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "f2fs.write",
+        purpose: "f2fs pages were written or failed",
+        ways: &[kprobe("f2fs_ended", "f2fs_write_end_io", "f2fs", PLAIN_BIO)],
         all_ways: false,
         when: When::Always,
         without: None,

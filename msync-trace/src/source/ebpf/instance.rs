@@ -806,9 +806,8 @@ fn is_fexit(way: &Way) -> bool {
 /// What sees in tier 3 what a function hook would see.
 pub fn tier_3_substitute(hook: &str) -> &'static str {
     match hook {
-        "ext4.write" | "iomap.write" | "buffer.write" | "btrfs.bio" => {
-            "block.request and block.bio see the writes"
-        }
+        "ext4.write" | "iomap.write" | "mpage.write" | "f2fs.write" | "buffer.write"
+        | "btrfs.bio" => "block.request and block.bio see the writes",
         "inode.gone" => "inode.gone.fs sees ext4, XFS and btrfs",
         "xfs.map" => "errseq.recorded sees the inode, not the bytes",
         "direct.write" => "O_DIRECT writes are not seen in tier 3",

@@ -167,7 +167,7 @@ const MOST_EMPTY: u32 = 50;
 const QUIET_NS: u64 = 2_000_000_000;
 
 /// Kernel modules whose arrival changes what can be hooked.
-const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "nfs", "fuse"];
+const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "nfs", "fuse"];
 
 /// Facts from this kernel.
 pub struct Tracer {
