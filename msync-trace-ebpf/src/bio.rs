@@ -55,7 +55,7 @@ fn locate(segment: Addr, skip: u64) -> Option<(Addr, u64)> {
     let page: u64 = read(segment, 0)?;
     let offset = u64::from(read::<u32>(segment, 12)?) + skip;
     let size = u64::from(layout!(page_size_of));
-    let page = page + (offset >> 12) * size;
+    let page = cached_page(page + (offset >> 12) * size);
     let head = head_of(page)?;
     let mapping = read_ptr(head, layout!(folio_mapping))?;
     // Anonymous, movable and KSM pages mark the pointer's low bits (PAGE_MAPPING_FLAGS).
@@ -66,6 +66,27 @@ fn locate(segment: Addr, skip: u64) -> Option<(Addr, u64)> {
     let within = page.wrapping_sub(head) / size.max(1);
     Some((mapping, (index + within) * PAGE_SIZE + (offset & 4095)))
 }
+
+/// The page of the page cache that this one stands for: itself, or what it is an encrypted copy of.
+///
+/// A copy belongs to no mapping and keeps the original in `private` (`fscrypt_is_bounce_page`,
+/// `fscrypt_pagecache_page` in include/linux/fscrypt.h, all supported kernels). Others may keep there
+/// what they like; an original lies in the same array of `struct page`. A global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn cached_page(page: u64) -> u64 {
+    let head = head_of(page).unwrap_or(page);
+    if read_ptr(head, layout!(folio_mapping)).is_some() || layout!(folio_private) == ABSENT {
+        return page;
+    }
+    match read_ptr(page, layout!(folio_private)) {
+        Some(original) if (original ^ page) >> PAGES_SPAN == 0 => original,
+        _ => page,
+    }
+}
+
+/// The array of all `struct page` spans at most 2^40 bytes (Documentation/arch/x86/x86_64/mm.rst).
+const PAGES_SPAN: u32 = 40;
 
 /// The head of the folio (compound page) that a page belongs to.
 ///

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 7;
+pub const ABI_VERSION: u8 = 8;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = {
@@ -293,6 +293,8 @@ wire! {
         pub folio_mapping: u32,
         /// `folio.index`, or `page.index` on 5.10.
         pub folio_index: u32,
+        /// `folio.private`, or `page.private` on 5.10.
+        pub folio_private: u32,
         /// `page.compound_head` / `compound_info`.
         pub page_compound_head: u32,
         /// `sizeof(struct page)`.

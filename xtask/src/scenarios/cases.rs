@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::extents;
 use super::program::{Ask, By, Open, Outcome, Program, Step};
 use super::volume::{Kind, run};
 use super::world::{Claim, Skip, Told, Truth, World};
@@ -156,6 +157,8 @@ pub fn scenarios() -> &'static [Scenario] {
         through_a_bind_mount on DISKS;
         through_an_overlay on DISKS;
         written_in_place on &[Kind::Btrfs];
+        compressed on &[Kind::Btrfs];
+        encrypted on &[Kind::Ext4];
         same_number_in_two_subvolumes on &[Kind::Btrfs];
         partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
@@ -668,6 +671,38 @@ fn through_an_overlay(world: &mut World) -> Result<()> {
 fn written_in_place(world: &mut World) -> Result<()> {
     world.set_attribute("+C")?;
     lost_as(world, FILE)
+}
+
+/// What is on the disk does not look like what is in memory. The metadata is written at another
+/// time.
+fn compressed(world: &mut World) -> Result<()> {
+    world.set_attribute("+c")?;
+    let (mut victim, slot) = program_with_file(world, "victim")?;
+    ensure!(
+        extents::any_compressed(&world.file(FILE)?)?,
+        "btrfs compressed nothing"
+    );
+    victim.store(BAD, false)?;
+    world.fail_everywhere()?;
+    victim
+        .sync(Ask::FileRange(slot), By::Main)?
+        .must_be(libc::EIO)?;
+    world.heal()?;
+    settle(world, &mut victim)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD).perhaps_late())
+}
+
+/// The device is given copies of the pages.
+fn encrypted(world: &mut World) -> Result<()> {
+    const SECRET: &str = "secret/a";
+    world.make_encrypted("secret")?;
+    let (mut victim, _) = program_with(world, "victim", SECRET)?;
+    world.fail_in_place(SECRET, BAD)?;
+    victim.store(BAD, false)?;
+    is_told(world, &mut victim, ALL)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(SECRET, lie, Told::Caller).lost(BAD))
 }
 
 /// A file of this name loses pages.

@@ -2,6 +2,8 @@
 //! disk what is really there, and holds msync-trace to it.
 
 mod cases;
+mod crypt;
+mod extents;
 mod io_uring;
 mod knfsd;
 pub mod page;
@@ -127,7 +129,7 @@ impl ScenariosArgs {
             let early = early.take();
             for done in play(&group, &mut volumes, tool.as_ref(), early, self.shared_tool) {
                 count.add(&done);
-                if self.verbose {
+                if self.verbose || done.result.is_err() {
                     let lines = done.notes.iter().flat_map(|note| note.lines());
                     lines.for_each(|line| println!("    {line}"));
                 }
@@ -352,9 +354,15 @@ impl WholeRun {
         if verdict::any_at_server(losses) {
             incidents.extend(report.incidents_below(&volume.on_server(&folder)?));
         }
-        verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)?;
+        let held = verdict::hold_to_account(volume, losses, &incidents, &mut played.notes);
+        // What was dropped explains what is missing.
+        let complete = verdict::complete(report);
+        match (held, complete) {
+            (Err(wrong), Err(dropped)) => return Err(wrong.context(dropped.to_string())),
+            (held, complete) => held.and(complete)?,
+        }
         if self.all_known {
-            verdict::whole_run(report, self.any_loss)?;
+            verdict::exit_status(report, self.any_loss)?;
         }
         Ok(())
     }

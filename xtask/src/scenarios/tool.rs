@@ -288,6 +288,7 @@ pub fn other_evidence(incident: &Value, ranges: bool) -> Option<String> {
 /// Everything in which the incident is not what the claim says, pages aside.
 pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) -> Vec<String> {
     let told = match claim.told {
+        _ if claim.late && incident["told"] == "nobody" => "nobody",
         Told::Nobody => "nobody",
         Told::Other => "other",
         Told::Caller => "caller",

@@ -231,13 +231,18 @@ impl Loss {
     }
 }
 
-/// What holds for a whole run of the tool: complete, and the exit status that goes with it.
-pub fn whole_run(report: &Report, any_loss: bool) -> Result<()> {
+/// A run of the tool has seen everything.
+pub fn complete(report: &Report) -> Result<()> {
     ensure!(
         report.stop["complete"] == true,
         "the run is not complete: {}",
         report.stop
     );
+    Ok(())
+}
+
+/// A run of the tool ends as its verdict says.
+pub fn exit_status(report: &Report, any_loss: bool) -> Result<()> {
     let expected = i32::from(any_loss);
     ensure!(
         report.status == Some(expected),

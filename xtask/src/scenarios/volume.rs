@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::crypt;
 use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
 use crate::faults::{BLOCK, FaultDevice, Image, Passthrough};
@@ -235,6 +236,8 @@ pub struct Volume {
     /// What is between the two, while it is.
     serving: Option<Serving>,
     nfs: Option<Knfsd>,
+    /// Every mount is given the key of encrypted directories.
+    encrypted: bool,
     /// Further options of the mount that programs see.
     client_options: &'static str,
     untouched: bool,
@@ -289,6 +292,7 @@ impl Volume {
             mounted: false,
             serving: None,
             nfs,
+            encrypted: false,
             client_options: "",
             untouched: false,
             used_up: false,
@@ -303,11 +307,12 @@ impl Volume {
     /// Healthy and freshly mounted: from now on somebody uses it. The files of earlier scenarios
     /// may still be there, their errors and cached pages are not.
     pub fn take(&mut self) -> Result<()> {
-        if !std::mem::take(&mut self.untouched) {
+        if !std::mem::take(&mut self.untouched) || self.encrypted {
             self.unmount()?;
             self.device.heal()?;
             self.device.restore(&self.pristine)?;
             self.used_up = false;
+            self.encrypted = false;
             self.mount("")?;
         }
         Ok(())
@@ -342,7 +347,27 @@ impl Volume {
         )
         .with_context(|| format!("mount {} ({options:?})", self.kind.name()))?;
         self.mounted = true;
+        if self.encrypted {
+            crypt::add_key(&self.disk_at)?;
+        }
         self.serve(true)
+    }
+
+    /// ext4: from now on it can have encrypted directories. Not from the beginning: the kernel gives
+    /// no large folios to files of such a file system.
+    pub fn allow_encryption(&mut self) -> Result<()> {
+        self.unmount()?;
+        let mut command = Command::new("tune2fs");
+        run(command.args(["-O", "encrypt"]).arg(self.device.path()))?;
+        self.mount("")
+    }
+
+    /// Everything made in this empty directory from now on is encrypted.
+    pub fn encrypt(&mut self, directory: &Path) -> Result<()> {
+        let identifier = crypt::add_key(&self.disk_at)?;
+        crypt::encrypt(directory, identifier)?;
+        self.encrypted = true;
+        Ok(())
     }
 
     /// Puts the server between the disk and the programs.

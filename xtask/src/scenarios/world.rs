@@ -12,10 +12,11 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
+use super::extents;
 use super::page::{DOOMED, Memory};
 use super::program::{Outcome, Program};
 use super::volume::{Kind, Volume, c_string, kernel_knows, mount, run};
-use crate::faults::{BLOCK, Fate, FaultRule, Snapshot};
+use crate::faults::{Access, BLOCK, Effect, Fate, FaultRule, Place, Snapshot};
 
 /// Who must have been told, in the words of the tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,9 @@ pub struct Claim {
     pub lost: Option<Range<u64>>,
     /// Whether the tool can know which bytes of the file are lost.
     pub exact: bool,
+    /// Whether the tool may learn of the failure only after the error was handed out, and then says
+    /// that nobody was told (docs/limits.md).
+    pub late: bool,
 }
 
 impl Claim {
@@ -66,7 +70,13 @@ impl Claim {
             in_memory: None,
             lost: None,
             exact: true,
+            late: false,
         }
+    }
+
+    /// See [`Claim::late`].
+    pub fn perhaps_late(self) -> Claim {
+        Claim { late: true, ..self }
     }
 
     /// Only the file is known.
@@ -291,6 +301,18 @@ impl<'a> World<'a> {
         run(command.arg(self.directory.join(name)))
     }
 
+    /// A directory whose files are encrypted.
+    pub fn make_encrypted(&mut self, name: &str) -> Result<()> {
+        self.volume.allow_encryption()?;
+        let directory = self.make_directory(name)?;
+        self.volume.encrypt(&directory)
+    }
+
+    /// A file, for questions about it.
+    pub fn file(&self, name: &str) -> Result<std::fs::File> {
+        Ok(std::fs::File::open(self.directory.join(name))?)
+    }
+
     /// chattr on the directory of the scenario: new files get this.
     pub fn set_attribute(&self, attribute: &str) -> Result<()> {
         let mut command = std::process::Command::new("chattr");
@@ -312,6 +334,24 @@ impl<'a> World<'a> {
     pub fn fail(&mut self, errno: i32) -> Result<()> {
         let rule = FaultRule::refuse(DOOMED, errno, false);
         self.volume.device.fail(vec![rule])
+    }
+
+    /// From now on writes fail where these pages of a file are on the disk: for bytes that carry no
+    /// mark there.
+    pub fn fail_in_place(&mut self, file: &str, pages: Range<u64>) -> Result<()> {
+        let bytes = pages.start * BLOCK as u64..pages.end * BLOCK as u64;
+        let places = extents::on_disk(&self.file(file)?, bytes)?;
+        let rules = places
+            .into_iter()
+            .map(|place| refuse_writes(Place::Bytes(place)));
+        self.volume.device.fail(rules.collect())
+    }
+
+    /// From now on all writes fail.
+    pub fn fail_everywhere(&mut self) -> Result<()> {
+        self.volume
+            .device
+            .fail(vec![refuse_writes(Place::Anywhere)])
     }
 
     /// As [`World::fail`], but the good blocks before the first doomed one are stored.
@@ -420,6 +460,14 @@ impl<'a> World<'a> {
     pub fn into_points(self) -> (Vec<Point>, Vec<String>) {
         (self.points, self.notes)
     }
+}
+
+fn refuse_writes(place: Place) -> FaultRule {
+    let effect = Effect::Fail {
+        errno: libc::EIO,
+        torn: false,
+    };
+    FaultRule::new(Access::Write, place, effect)
 }
 
 impl Point {

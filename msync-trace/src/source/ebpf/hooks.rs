@@ -800,12 +800,12 @@ pub const HOOKS: &[Hook] = &[
     },
 ];
 
-/// The hook that a program belongs to.
+/// The hook and the way that a program belongs to.
 #[must_use]
-pub fn hook_of(program: &str) -> Option<&'static Hook> {
-    HOOKS
-        .iter()
-        .find(|hook| hook.ways.iter().any(|way| way.program == program))
+pub fn find(program: &str) -> Option<(&'static Hook, &'static Way)> {
+    let ways = |hook: &'static Hook| hook.ways.iter().map(move |way| (hook, way));
+    let mut all = HOOKS.iter().flat_map(ways);
+    all.find(|(_, way)| way.program == program)
 }
 
 /// Functions at the end of page-cache bios (`bi_end_io`) and of FUSE requests (`fuse_args.end`), and

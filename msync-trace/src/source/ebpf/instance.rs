@@ -759,8 +759,8 @@ impl Instance {
         let told_at_exit = self.preempted && self.page_hooks;
         let programs = self.ebpf.programs().filter_map(|(name, program)| {
             let descriptor = program.fd().ok()?.as_fd().as_raw_fd();
-            let hook = hooks::hook_of(name)?;
-            let ignored = told_at_exit && hook.ways.iter().all(is_fexit);
+            let (hook, way) = hooks::find(name)?;
+            let ignored = told_at_exit && is_fexit(way);
             (!ignored).then_some((descriptor, hook.sees()))
         });
         Skipped::read(&programs.collect())

@@ -188,6 +188,7 @@ pub fn resolve(types: &Types) -> Resolved {
         vfsmount_root: Ptr => ("vfsmount", "mnt_root");
         folio_mapping: Ptr => ("folio", "mapping") | ("page", "mapping");
         folio_index: Int(8) => ("folio", "index") | ("page", "index");
+        folio_private: Any => ("folio", "private") | ("page", "private");
         page_compound_head: Int(8) => ("page", "compound_head") | ("page", "compound_info");
         folio_flags: Any => ("folio", "flags") | ("page", "flags");
         bio_opf: Int(4) => ("bio", "bi_opf");
