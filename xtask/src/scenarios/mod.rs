@@ -356,7 +356,7 @@ impl WholeRun {
         }
         let held = verdict::hold_to_account(volume, losses, &incidents, &mut played.notes);
         // What was dropped explains what is missing.
-        let complete = verdict::complete(report);
+        let complete = report.complete();
         match (held, complete) {
             (Err(wrong), Err(dropped)) => return Err(wrong.context(dropped.to_string())),
             (held, complete) => held.and(complete)?,

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::program::name;
-use super::volume::Kind;
+use super::volume::{Kind, kernel_version};
 use super::world::{Claim, Skip, Told};
 use crate::faults::BLOCK;
 
@@ -52,6 +52,36 @@ pub struct Report {
     /// All lines and the standard error, for people.
     pub transcript: String,
 }
+
+impl Report {
+    /// It has seen everything, and every hook was attached. Newer kernels skip programs that were
+    /// preempted, on a busy machine now and then: it must say so, and what it reports has to be right
+    /// all the same.
+    pub fn complete(&self) -> Result<()> {
+        self.complete_on(kernel_version())
+    }
+
+    fn complete_on(&self, kernel: (u32, u32)) -> Result<()> {
+        let nothing = |list: &str, excused: &str| {
+            let list = self.stop[list].as_array();
+            list.is_some_and(|all| all.iter().all(|one| one["cause"] == excused))
+        };
+        let excused = match kernel >= PREEMPTED {
+            true => "program_skipped",
+            false => "",
+        };
+        ensure!(
+            self.stop["complete"] == true
+                || (nothing("lost", excused) && nothing("missing_hooks", "")),
+            "the run is not complete: {}",
+            self.stop
+        );
+        Ok(())
+    }
+}
+
+/// From this kernel on programs are preempted (docs/how-it-works.md).
+const PREEMPTED: (u32, u32) = (6, 19);
 
 impl Tool {
     /// Starts it and waits until it is attached.
@@ -359,6 +389,29 @@ mod tests {
             time: (100, 200),
         };
         Claim::new("a", outcome, Told::Caller)
+    }
+
+    #[test]
+    fn only_programs_skipped_by_a_newer_kernel_may_be_missing() {
+        let stopped = |complete: bool, cause: &str, missing: Value| Report {
+            incidents: Vec::new(),
+            stop: json!({
+                "complete": complete,
+                "lost": [{"cause": cause, "count": 1}],
+                "missing_hooks": missing,
+            }),
+            status: None,
+            transcript: String::new(),
+        };
+        let skipped = stopped(false, "program_skipped", json!([]));
+        assert!(skipped.complete_on((7, 2)).is_ok());
+        assert!(skipped.complete_on((6, 18)).is_err());
+        let full = stopped(false, "error_ring_full", json!([]));
+        assert!(full.complete_on((7, 2)).is_err());
+        let unhooked = stopped(false, "program_skipped", json!([{"hook": "sync.exit"}]));
+        assert!(unhooked.complete_on((7, 2)).is_err());
+        let complete = stopped(true, "", json!([]));
+        assert!(complete.complete_on((6, 18)).is_ok());
     }
 
     #[test]

@@ -231,19 +231,13 @@ impl Loss {
     }
 }
 
-/// A run of the tool has seen everything.
-pub fn complete(report: &Report) -> Result<()> {
-    ensure!(
-        report.stop["complete"] == true,
-        "the run is not complete: {}",
-        report.stop
-    );
-    Ok(())
-}
-
 /// A run of the tool ends as its verdict says.
 pub fn exit_status(report: &Report, any_loss: bool) -> Result<()> {
-    let expected = i32::from(any_loss);
+    let expected = match (any_loss, report.stop["complete"] == true) {
+        (true, _) => 1,
+        (false, true) => 0,
+        (false, false) => 3,
+    };
     ensure!(
         report.status == Some(expected),
         "exit status {:?}, expected {expected}",

@@ -212,7 +212,8 @@ impl Sight {
     }
 }
 
-fn kernel_version() -> (u32, u32) {
+/// Of the running kernel, (major, minor).
+pub fn kernel_version() -> (u32, u32) {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())

@@ -251,7 +251,7 @@ impl<'a> Lab<'a> {
         let played = play(&mut volume, "run", actions);
         let report = running.stop()?;
         let played = played?;
-        complete(&report)?;
+        report.complete()?;
         let verdict = judge(&played, &on_device(&report, &volume));
         Ok(Round {
             played,
@@ -269,15 +269,6 @@ fn on_device(report: &Report, volume: &Volume) -> Vec<Value> {
         device.is_some_and(|device| name == device)
     };
     report.incidents.iter().filter(ours).cloned().collect()
-}
-
-fn complete(report: &Report) -> Result<()> {
-    ensure!(
-        report.stop["complete"] == true,
-        "msync-trace could not see everything: {}",
-        report.stop
-    );
-    Ok(())
 }
 
 /// Many programs on one file system.
@@ -348,7 +339,7 @@ impl Campaign<'_> {
             }
         }
         let report = running.stop()?;
-        if let Err(incomplete) = complete(&report) {
+        if let Err(incomplete) = report.complete() {
             sum.unjudged += runs.len() as u64;
             println!("  {fs} {} runs not judged: {incomplete}", runs.len());
             return Ok(());
