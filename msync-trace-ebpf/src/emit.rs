@@ -195,6 +195,11 @@ pub enum Scratch {
     Kprobe,
 }
 
+impl Scratch {
+    /// How many there are.
+    pub const COUNT: u32 = Self::Kprobe as u32 + 1;
+}
+
 /// One inode of a sync call.
 #[derive(Clone, Copy)]
 pub struct Sync {

@@ -10,6 +10,8 @@ use msync_trace_ebpf::{
     Config, Control, Counters, InodeKey, InodeState, Layout, PATH_BYTES, PathHeader,
 };
 
+use crate::emit::Scratch;
+
 /// Inodes with failures. User space deletes an entry once nothing is outstanding.
 #[map]
 pub static FAILED: HashMap<InodeKey, InodeState> = HashMap::with_max_entries(65_536, 0);
@@ -49,10 +51,10 @@ pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Room for a path while it is put together, for each [`crate::emit::Scratch`]; too large for the
+/// Room for a path while it is put together, for each [`Scratch`]; too large for the
 /// stack.
 #[map]
-pub static PATHS: PerCpuArray<PathScratch> = PerCpuArray::with_max_entries(7, 0);
+pub static PATHS: PerCpuArray<PathScratch> = PerCpuArray::with_max_entries(Scratch::COUNT, 0);
 
 /// A path record under construction. The slack takes the last name whole.
 #[repr(C)]

@@ -233,6 +233,10 @@ impl Running {
                 .collect()
         };
         let stop = of_type("stop").pop().unwrap_or(Value::Null);
+        if stop["complete"] != true {
+            // Whether it is excused or not.
+            println!("    this run is not complete: {}", stop["lost"]);
+        }
         Ok(Report {
             incidents: of_type("incident"),
             stop,

@@ -135,14 +135,6 @@ const IOEND: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size"];
 const IOEND_ERROR: &[&str] = &["ioend_inode", "ioend_offset", "ioend_size", "ioend_error"];
 const BIO: &[&str] = &[
     "bio_status",
-    "bio_vcnt",
-    "bio_io_vec",
-    "folio_mapping",
-    "folio_index",
-    "page_compound_head",
-];
-const PLAIN_BIO: &[&str] = &[
-    "bio_status",
     "bio_opf",
     "bio_vcnt",
     "bio_io_vec",
@@ -405,10 +397,10 @@ pub const HOOKS: &[Hook] = &[
         name: "mpage.write",
         purpose: "pages of ext2, FAT and other small filesystems were written or failed",
         ways: &[
-            fentry("mpage_ended_fentry", "mpage_write_end_io", PLAIN_BIO),
-            kprobe("mpage_ended_kprobe", "mpage_write_end_io", "", PLAIN_BIO),
-            fentry("mpage_ended_fentry", "mpage_end_io", PLAIN_BIO),
-            kprobe("mpage_ended_kprobe", "mpage_end_io", "", PLAIN_BIO),
+            fentry("mpage_ended_fentry", "mpage_write_end_io", BIO),
+            kprobe("mpage_ended_kprobe", "mpage_write_end_io", "", BIO),
+            fentry("mpage_ended_fentry", "mpage_end_io", BIO),
+            kprobe("mpage_ended_kprobe", "mpage_end_io", "", BIO),
         ],
         all_ways: false,
         when: When::Always,
@@ -417,7 +409,7 @@ pub const HOOKS: &[Hook] = &[
     Hook {
         name: "f2fs.write",
         purpose: "f2fs pages were written or failed",
-        ways: &[kprobe("f2fs_ended", "f2fs_write_end_io", "f2fs", PLAIN_BIO)],
+        ways: &[kprobe("f2fs_ended", "f2fs_write_end_io", "f2fs", BIO)],
         all_ways: false,
         when: When::Always,
         without: None,
