@@ -939,7 +939,9 @@ fn hole_refused_by_server(
     world.lied(Claim::new(FILE, lie, Told::Caller).errno(errno).lost(ALL))
 }
 
-/// The server takes the WRITE, which need not be durable, and fails at the COMMIT.
+/// The server takes the WRITE, which need not be durable, and fails at the COMMIT. It then gives
+/// itself out for one that has started anew, and a client may send once more what an earlier WRITE
+/// left with it, and be told once more.
 fn server_commit_fails(world: &mut World) -> Result<()> {
     let (mut victim, slot) = program_with_file(world, "victim")?;
     world.fail(libc::EIO)?;
@@ -949,7 +951,12 @@ fn server_commit_fails(world: &mut World) -> Result<()> {
     is_told(world, &mut victim, ALL)?;
     let commits = super::knfsd::commits(world.volume.path())? - before;
     ensure!(commits > 0, "the client asked for no COMMIT");
-    let lie = victim.msync(ALL)?.must_be(0)?;
+    let mut lie = victim.msync(ALL)?;
+    if lie.errno == libc::EIO {
+        world.note("msync gave EIO once more".to_owned());
+        lie = victim.msync(ALL)?;
+    }
+    let lie = lie.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
 

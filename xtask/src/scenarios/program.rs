@@ -131,13 +131,15 @@ pub fn kernel_time() -> u64 {
 
 impl Outcome {
     /// The call must have failed like this; 0 = it must have succeeded.
+    #[track_caller]
     pub fn must_be(self, errno: i32) -> Result<Outcome> {
         match self.errno == errno {
             true => Ok(self),
             false => bail!(
-                "the call gave {}, expected {}",
+                "the call gave {}, expected {} ({})",
                 name(self.errno),
-                name(errno)
+                name(errno),
+                std::panic::Location::caller()
             ),
         }
     }

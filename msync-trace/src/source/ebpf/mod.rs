@@ -6,6 +6,7 @@
 
 pub mod btf;
 mod decode;
+mod fill;
 pub mod hooks;
 mod instance;
 mod kernel;
@@ -30,6 +31,7 @@ use zerocopy::FromZeros;
 
 use self::{
     decode::{Record, decode},
+    fill::Fill,
     hooks::{HOOKS, Way},
     instance::{Instance, Pod, Rings},
     order::{Order, REORDER},
@@ -199,46 +201,57 @@ pub struct Tracer {
 
 /// The rings, to be waited for.
 struct AsyncRings {
-    errors: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
-    syncs: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
-    pages: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
+    errors: AsyncRing,
+    syncs: AsyncRing,
+    pages: AsyncRing,
+}
+
+struct AsyncRing {
+    ring: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
+    fill: Fill,
+}
+
+impl AsyncRing {
+    fn new(ring: aya::maps::RingBuf<aya::maps::MapData>) -> io::Result<Self> {
+        let fill = Fill::of(&ring)?;
+        // SAFETY: the ring owns its map's descriptor and is never replaced within the AsyncFd:
+        // the descriptor stays open and the same as long as it is registered.
+        let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
+        Ok(Self { ring, fill })
+    }
 }
 
 impl AsyncRings {
     fn new(rings: Rings) -> io::Result<Self> {
-        let Rings {
-            errors,
-            syncs,
-            pages,
-        } = rings;
-        let register = |ring| -> io::Result<_> {
-            // SAFETY: the ring owns its map's descriptor and is never replaced within the AsyncFd:
-            // the descriptor stays open and the same as long as it is registered.
-            unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)
-        };
         Ok(Self {
-            errors: register(errors)?,
-            syncs: register(syncs)?,
-            pages: register(pages)?,
+            errors: AsyncRing::new(rings.errors)?,
+            syncs: AsyncRing::new(rings.syncs)?,
+            pages: AsyncRing::new(rings.pages)?,
         })
     }
 
     async fn readable(&self) -> io::Result<()> {
         let mut guard = tokio::select! {
-            guard = self.errors.readable() => guard,
-            guard = self.syncs.readable() => guard,
-            guard = self.pages.readable() => guard,
+            guard = self.errors.ring.readable() => guard,
+            guard = self.syncs.ring.readable() => guard,
+            guard = self.pages.ring.readable() => guard,
         }?;
         guard.clear_ready();
         Ok(())
     }
 
-    fn drain(&mut self, mut each: impl FnMut(&[u8])) {
-        for ring in [&mut self.errors, &mut self.syncs, &mut self.pages] {
+    /// Takes all records that are complete; whether these are all that had a place when it began.
+    fn drain(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+        let rings = [&mut self.errors, &mut self.syncs, &mut self.pages];
+        let taken = rings.each_ref().map(|ring| ring.fill.taken());
+        let mut all = true;
+        for (AsyncRing { ring, fill }, taken) in rings.into_iter().zip(taken) {
             while let Some(item) = ring.get_mut().next() {
                 each(&item);
             }
+            all &= fill.read() >= taken;
         }
+        all
     }
 }
 
@@ -279,7 +292,7 @@ impl Tracer {
     /// Empties the rings into the order of times.
     fn drain(&mut self) {
         self.instance.flush_log();
-        self.order.begin(now());
+        let began = now();
         let Self {
             instance,
             rings,
@@ -289,7 +302,7 @@ impl Tracer {
             ..
         } = self;
         let mut bad = 0;
-        rings.drain(|bytes| match decode(bytes) {
+        let all = rings.drain(|bytes| match decode(bytes) {
             Some(Record::Module(at, name)) => {
                 *reload |= at.0 >= instance.began && WATCHED_MODULES.contains(&name.as_str());
             }
@@ -299,6 +312,11 @@ impl Tracer {
             }
             None => bad += 1,
         });
+        if all {
+            order.drained(began);
+        } else {
+            debug!("a record is still being filled: those behind it are waited for");
+        }
         if bad > 0 {
             order.lose(LossCause::BadRecord, bad, now());
         }

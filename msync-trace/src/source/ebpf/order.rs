@@ -1,9 +1,10 @@
 //! Records in the order of their times. Pure: records and the time in, facts out.
 //!
-//! Each CPU stamps a record before it has its place in a ring, so records come out of order by as
-//! long as a CPU is kept from its work between the two: microseconds, or as long as a hypervisor
-//! pleases. A sync record carries the kernel's count of its inode's failures; when more were counted
-//! than have come, it waits for them.
+//! A record that is still being filled hides those behind it in its ring, for as long as its CPU is
+//! kept from its work: microseconds, or as long as a hypervisor pleases. So time passes here only
+//! when the rings have been emptied of all that had a place in them. A failure is stamped even
+//! before it has its place. A sync record carries the kernel's count of its inode's failures; when
+//! more were counted than have come, it waits for them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,9 +30,9 @@ pub struct Order {
     records: BTreeMap<(u64, u64), Record>,
     /// Number of the next record.
     next: u64,
-    /// When the rings were last begun to be emptied, `CLOCK_MONOTONIC` ns: what is older was in
-    /// them. Not the time of the release: between two rings this thread may have waited for a
-    /// processor while a failure went into the first and its sync into the second.
+    /// Everything that had a place in a ring at this time has been taken, `CLOCK_MONOTONIC` ns. Not
+    /// the time of the release: between two rings this thread may have waited for a processor while
+    /// a failure went into the first and its sync into the second.
     drained_at: u64,
     /// When the ring of failures was last seen to have dropped something.
     dropped_at: Option<u64>,
@@ -41,9 +42,9 @@ pub struct Order {
 }
 
 impl Order {
-    /// The rings are about to be emptied.
-    pub fn begin(&mut self, now: u64) {
-        self.drained_at = now;
+    /// The rings were emptied of all that had a place in them at this time.
+    pub fn drained(&mut self, began: u64) {
+        self.drained_at = began;
     }
 
     /// Takes a record from a ring.
@@ -205,7 +206,7 @@ mod tests {
 
     fn released(order: &mut Order, now: u64) -> Vec<FactKind> {
         let mut facts = Vec::new();
-        order.begin(now);
+        order.drained(now);
         order.release(&mut facts);
         facts.into_iter().map(|fact| fact.kind).collect()
     }
@@ -298,7 +299,7 @@ mod tests {
         let mut order = Order::default();
         order.push(sync(SECOND, 1));
         let mut facts = Vec::new();
-        order.begin(SECOND);
+        order.drained(SECOND);
         order.release_all(&mut facts);
         assert_eq!(facts.len(), 3);
         assert!(order.is_empty());
