@@ -14,7 +14,7 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -107,6 +107,21 @@ pub struct FaultDevice {
     server: libc::pid_t,
 }
 
+/// Makes each processor let go of the buffers that it used last (`bh_lrus` in fs/buffer.c): dropping
+/// the cache of any block device does, if it has any (`invalidate_bdev`). Before 5.15 nothing else
+/// does for a device in use.
+fn forget_recent_buffers() -> io::Result<()> {
+    let image = Image::new(1 << 20)?;
+    let other = LoopDevice::attach(
+        &OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(image.path())?,
+    )?;
+    std::fs::File::open(other.path())?.read_exact(&mut [0; BLOCK])?;
+    other.drop_cache()
+}
+
 impl FaultDevice {
     /// A healthy disk of `size` zero bytes; `mount_point` is an empty directory, used in the
     /// server's own mount namespace. Forks: call it before this process has threads.
@@ -172,6 +187,19 @@ impl FaultDevice {
     /// Everything works again. What the rules did until now.
     pub fn heal(&mut self) -> Result<Answer> {
         self.ask(&Command::Rules(Vec::new()))
+    }
+
+    /// Brings to the disk what the kernel has cached of the device itself, its file system's own
+    /// blocks, and forgets those that nobody holds. The file system is not asked.
+    pub fn write_out_and_forget(&self) -> io::Result<()> {
+        let device = OpenOptions::new().write(true).open(self.path())?;
+        device.sync_data()?;
+        forget_recent_buffers()?;
+        // SAFETY: touches no memory.
+        match unsafe { libc::posix_fadvise(device.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+            0 => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 
     /// What the rules did until now.

@@ -12,14 +12,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyWrite, Request, Session, WriteFlags,
 };
 use serde::{Deserialize, Serialize};
 
 use super::image::{BLOCK, Image};
-use super::rules::{FaultRule, RuleStatus, Rules};
+use super::rules::{Failure, FaultRule, RuleStatus, Rules};
 
 /// Name of the one file.
 pub const DISK: &str = "disk";
@@ -123,6 +123,38 @@ struct Shared {
 impl Shared {
     fn disk(&self) -> std::sync::MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, offset: u64, size: u32, failure: Option<Failure>, reply: ReplyData) {
+        if let Some(failure) = failure {
+            return reply.error(Errno::from_i32(failure.errno));
+        }
+        let disk = self.disk();
+        let size = u64::from(size).min(disk.image.size().saturating_sub(offset));
+        let mut bytes = vec![0; size as usize];
+        match disk.image.read_at(&mut bytes, offset) {
+            Ok(()) => reply.data(&bytes),
+            Err(error) => reply.error(error.into()),
+        }
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64, failure: Option<Failure>, reply: ReplyWrite) {
+        let mut disk = self.disk();
+        disk.writes += 1;
+        if let Some(failure) = failure {
+            disk.failed_writes += 1;
+            disk.note(bytes, true);
+            // If even this fails the request is failed all the same.
+            let _ = disk.image.write_at(&bytes[..failure.stored], offset);
+            return reply.error(Errno::from_i32(failure.errno));
+        }
+        match disk.image.write_at(bytes, offset) {
+            Ok(()) => {
+                disk.note(bytes, false);
+                reply.written(bytes.len() as u32);
+            }
+            Err(error) => reply.error(error.into()),
+        }
     }
 }
 
@@ -266,7 +298,10 @@ impl Filesystem for FaultFile {
         // Larger than any request the loop device is allowed to send (see LoopDevice): a request
         // split by FUSE would fail half-way, and the loop driver swallows short writes.
         let _previous = config.set_max_write(1 << 20);
-        Ok(())
+        // Without it the loop device waits for each request before it sends the next.
+        config
+            .add_capabilities(InitFlags::FUSE_ASYNC_DIO)
+            .map_err(|_| io::Error::from_raw_os_error(libc::ENOSYS))
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -314,17 +349,14 @@ impl Filesystem for FaultFile {
         reply: ReplyData,
     ) {
         let verdict = self.0.disk().rules.read(offset, u64::from(size));
-        std::thread::sleep(verdict.delay);
-        if let Some(failure) = verdict.failure {
-            return reply.error(Errno::from_i32(failure.errno));
+        if verdict.delay.is_zero() {
+            return self.0.read(offset, size, verdict.failure, reply);
         }
-        let disk = self.0.disk();
-        let size = u64::from(size).min(disk.image.size().saturating_sub(offset));
-        let mut bytes = vec![0; size as usize];
-        match disk.image.read_at(&mut bytes, offset) {
-            Ok(()) => reply.data(&bytes),
-            Err(error) => reply.error(error.into()),
-        }
+        let shared = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            std::thread::sleep(verdict.delay);
+            shared.read(offset, size, verdict.failure, reply);
+        });
     }
 
     fn write(
@@ -339,25 +371,16 @@ impl Filesystem for FaultFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // Without the lock: a command must not have to wait for a slow device.
         let verdict = self.0.disk().rules.write(offset, bytes);
-        std::thread::sleep(verdict.delay);
-        let mut disk = self.0.disk();
-        disk.writes += 1;
-        if let Some(failure) = verdict.failure {
-            disk.failed_writes += 1;
-            disk.note(bytes, true);
-            // If even this fails the request is failed all the same.
-            let _ = disk.image.write_at(&bytes[..failure.stored], offset);
-            return reply.error(Errno::from_i32(failure.errno));
+        if verdict.delay.is_zero() {
+            return self.0.write(bytes, offset, verdict.failure, reply);
         }
-        match disk.image.write_at(bytes, offset) {
-            Ok(()) => {
-                disk.note(bytes, false);
-                reply.written(bytes.len() as u32);
-            }
-            Err(error) => reply.error(error.into()),
-        }
+        // Whatever else is asked meanwhile is answered.
+        let (shared, bytes) = (Arc::clone(&self.0), bytes.to_vec());
+        std::thread::spawn(move || {
+            std::thread::sleep(verdict.delay);
+            shared.write(&bytes, offset, verdict.failure, reply);
+        });
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::extents;
+use super::page::DOOMED;
 use super::program::{Ask, By, Open, Outcome, Program, Step};
 use super::volume::{Kind, run};
 use super::world::{Claim, Skip, Told, Truth, World};
@@ -128,6 +129,7 @@ pub fn scenarios() -> &'static [Scenario] {
         unmounted_and_mounted_again on PAGE_ERRORS;
         flusher_fails_in_background on WRITE_ERRORS;
         block_allocation_fails on EXT4;
+        conversion_fails on &[Kind::Ext4NoJournal];
         outside_the_range on WRITE_ERRORS;
         partly_in_the_range on WRITE_ERRORS;
         rewritten_before_msync on WRITE_ERRORS;
@@ -368,6 +370,42 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
     world.background_write_back()?;
     let lie = victim.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Nobody).lost(BAD))
+}
+
+/// The bytes reach the disk, in an unwritten extent, and then the block of the extent tree that has
+/// it cannot be read: the extent stays unwritten, its bytes are zeros, and nobody is told. With a
+/// journal that block would stay in memory until the next checkpoint.
+fn conversion_fails(world: &mut World) -> Result<()> {
+    const LATE: Effect = Effect::Delay { ms: 2000 };
+    const LOST: Effect = Effect::Fail {
+        errno: libc::EIO,
+        torn: false,
+    };
+    let mut victim = world.program("victim")?;
+    let slot = new_file(world, &mut victim, FILE)?;
+    victim.step(&Step::Allocate(slot, PAGES))?.must_be(0)?;
+    // The inode has no room for so many extents.
+    for page in (1024..1056).step_by(2) {
+        let one = Step::AllocateBeyond(slot, page..page + 1);
+        victim.step(&one)?.must_be(0)?;
+    }
+    victim.sync(Ask::Fsync(slot), By::Main)?.must_be(0)?;
+    victim.map(slot, 0, 0, PAGES)?;
+    victim.store(ALL, true)?;
+    let (marker, pages) = (DOOMED, 0..u64::MAX);
+    world.volume.device.fail(vec![
+        FaultRule::new(Access::Write, Place::Carrying { marker, pages }, LATE),
+        FaultRule::new(Access::Read, Place::Anywhere, LOST),
+    ])?;
+    victim.sync(Ask::Begin(slot), By::Main)?.must_be(0)?;
+    world.volume.device.write_out_and_forget()?;
+    victim.sync(Ask::FileRange(slot), By::Main)?.must_be(0)?;
+    let did = world.volume.device.heal()?;
+    let [late, lost] = [0, 1].map(|rule: usize| did.rules[rule].applied);
+    world.note(format!("{late} late writes, {lost} failed reads"));
+    ensure!(late > 0 && lost > 0, "the device was not asked");
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Nobody).lost(ALL))
 }
 
 fn outside_the_range(world: &mut World) -> Result<()> {

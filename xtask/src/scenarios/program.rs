@@ -74,6 +74,8 @@ pub enum Step {
     Resize(usize, u64),
     /// fallocate: unwritten extents.
     Allocate(usize, u64),
+    /// The same, past the end of the file, which stays where it is.
+    AllocateBeyond(usize, Range<u64>),
     /// fallocate: punches a hole.
     Punch(usize, Range<u64>),
     /// Maps pages of a slot's file.

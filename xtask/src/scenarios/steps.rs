@@ -96,6 +96,9 @@ impl Inside {
                 answered(unsafe { libc::ftruncate(self.slots[slot], bytes as i64) })
             }
             Step::Allocate(slot, pages) => self.fallocate(slot, 0, 0..pages),
+            Step::AllocateBeyond(slot, pages) => {
+                self.fallocate(slot, libc::FALLOC_FL_KEEP_SIZE, pages)
+            }
             Step::Punch(slot, pages) => {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 self.fallocate(slot, mode, pages)
