@@ -105,10 +105,13 @@ pub struct Failure {
     pub at: u64,
 }
 
-/// Remembers and reports a write failure.
+/// Remembers and reports a write failure. One that finds no room is counted, and not reported:
+/// nothing would be seen of the syncs of its inode.
 #[inline(always)]
 pub fn write_failed(hook: u32, key: &InodeKey, failure: &Failure) {
-    remember_failure(key, failure.start, failure.end, failure.errno, failure.at);
+    if !remember_failure(key, failure.start, failure.end, failure.errno, failure.at) {
+        return;
+    }
     let watched = control().is_some_and(|control| control.page_hooks != 0);
     send!(&ERRORS, RING_ERRORS, |record: &mut WriteFailed| {
         record.header = header(KIND_WRITE_FAILED, hook, failure.at);

@@ -171,12 +171,12 @@ fn add_one(word: &mut u64) {
     }
 }
 
-/// Notes a failure in the map. `end` 0: range unknown.
+/// Notes a failure in the map; whether there was room. `end` 0: range unknown.
 #[inline(always)]
-pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed_at: u64) {
+pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed_at: u64) -> bool {
     let at = now();
     let Some(state) = follow(key) else {
-        return;
+        return false;
     };
     // Exact, unlike the rest: user space waits for so many records.
     add_one(&mut state.failures);
@@ -201,6 +201,7 @@ pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed
     if end != 0 && failed_at > state.page_exact_at {
         state.page_exact_at = failed_at;
     }
+    true
 }
 
 /// Follows an inode that may be about to fail: its syncs are reported, nothing is said of it yet.

@@ -47,12 +47,9 @@ fn main() {
     let totals = correlator.totals();
     println!(
         "{{\"facts\":{done},\"seconds\":{:.3},\"facts_per_second\":{per_second:.0},\
-         \"verdicts\":{verdicts},\"incidents\":{},\"files\":{},\"bytes_lost\":{},\
-         \"complete\":{}}}",
+         \"verdicts\":{verdicts},\"incidents\":{},\"complete\":{}}}",
         busy.as_secs_f64(),
         totals.incidents,
-        totals.files,
-        totals.bytes,
         correlator.complete(),
     );
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use msync_trace::{
-    correlate::{Config, Correlator},
+    correlate::{Config, Correlator, Distinct},
     model::*,
 };
 use proptest::prelude::*;
@@ -514,7 +514,11 @@ fn said(verdicts: &[Verdict], exact: &BTreeMap<u64, (u64, u64)>) -> Vec<Said> {
             }
         }
         Verdict::Change(change) => Said::Change(change.id.0, change.kind),
-        Verdict::Settled { inode } => Said::Settled(inode.ino),
+        Verdict::Released {
+            inode,
+            why: Release::Settled,
+        } => Said::Settled(inode.ino),
+        Verdict::Released { inode, why } => panic!("{inode} was forgotten: {why:?}"),
         Verdict::Incomplete { .. } => panic!("no limit is near: {verdict:?}"),
     };
     verdicts.iter().map(said).collect()
@@ -680,17 +684,22 @@ proptest! {
     ) {
         let mut naive = Naive { include_async, ..Naive::default() };
         let mut correlator = Correlator::new(Config { include_async, ..Config::default() });
-        let mut out = Vec::new();
+        let (mut out, mut distinct) = (Vec::new(), Distinct::default());
         for (number, fact) in facts.iter().enumerate() {
             out.clear();
             correlator.apply(fact, &mut out);
+            for verdict in &out {
+                if let Verdict::Incident(incident) = verdict {
+                    distinct.add(incident);
+                }
+            }
             let expected = naive.apply(fact);
             prop_assert_eq!(said(&out, &naive.times), expected, "fact {}: {:?}", number, fact);
         }
         let totals = correlator.totals();
         prop_assert_eq!(totals.incidents, naive.incidents.len() as u64);
-        prop_assert_eq!(totals.bytes, naive.ever_named.len() as u64);
-        prop_assert_eq!(totals.files, naive.ever_ino.len() as u64);
+        prop_assert_eq!(distinct.bytes, naive.ever_named.len() as u64);
+        prop_assert_eq!(distinct.files, naive.ever_ino.len() as u64);
         let outstanding = naive.files.values().filter(|file| file.outstanding()).count();
         prop_assert_eq!(totals.outstanding, outstanding as u64);
         prop_assert!(correlator.complete());

@@ -217,7 +217,10 @@ fn incidents(verdicts: &[Verdict]) -> Vec<&Incident> {
 }
 
 fn settled(verdicts: &[Verdict]) -> bool {
-    verdicts.contains(&Verdict::Settled { inode: inode(12) })
+    verdicts.contains(&Verdict::Released {
+        inode: inode(12),
+        why: Release::Settled,
+    })
 }
 
 fn repeated(repeats: u64) -> ChangeKind {
@@ -1003,7 +1006,7 @@ fn what_a_hook_could_not_deliver_makes_the_run_incomplete() {
 }
 
 #[test]
-fn totals_count_each_byte_and_file_once() {
+fn totals_count_incidents_and_what_is_outstanding() {
     let mut story = Story::new();
     story.write_fails(0..4);
     story.msync_succeeds(EDITOR);
@@ -1013,8 +1016,6 @@ fn totals_count_each_byte_and_file_once() {
     story.msync_succeeds(EDITOR);
     let totals = story.correlator.totals();
     assert_eq!(totals.incidents, 3);
-    assert_eq!(totals.files, 1);
-    assert_eq!(totals.bytes, 6 * PAGE);
     assert_eq!(totals.outstanding, 1);
     story.written(ByteRange::ALL);
     assert_eq!(story.correlator.totals().outstanding, 0);
@@ -1043,6 +1044,17 @@ fn a_million_pages_failing_in_small_pieces_are_one_range() {
         story.write_fails(4 * bio..4 * bio + 4);
     }
     assert!(story.correlator.complete(), "a failed retry merges as well");
+}
+
+/// Inodes that were forgotten at a limit.
+fn forgotten(verdicts: &[Verdict]) -> Vec<(u64, Release)> {
+    let released = verdicts.iter().filter_map(|verdict| match verdict {
+        Verdict::Released { inode, why } => Some((inode.ino, *why)),
+        _ => None,
+    });
+    released
+        .filter(|(_, why)| *why != Release::Settled)
+        .collect()
 }
 
 fn given_up(verdicts: &[Verdict]) -> u64 {
@@ -1106,11 +1118,57 @@ fn too_many_inodes_the_quiet_then_the_reported_then_the_oldest_go() {
     syncs(&mut story, 99);
     assert_eq!(given_up(&fails(&mut story, 3)), 0, "99 had nothing to lose");
     syncs(&mut story, 2);
-    assert_eq!(given_up(&fails(&mut story, 4)), 1, "2 was reported");
-    assert_eq!(given_up(&fails(&mut story, 5)), 1, "1 is the oldest");
+    let verdicts = fails(&mut story, 4);
+    assert_eq!(given_up(&verdicts), 1);
+    assert_eq!(forgotten(&verdicts), [(2, Release::Reported)]);
+    let verdicts = fails(&mut story, 5);
+    assert_eq!(given_up(&verdicts), 1);
+    assert_eq!(
+        forgotten(&verdicts),
+        [(1, Release::Unreported)],
+        "the oldest"
+    );
     assert_eq!(story.correlator.totals().outstanding, 3);
     assert_eq!(syncs(&mut story, 1), []);
     incident(syncs(&mut story, 3));
+}
+
+#[test]
+fn memory_has_a_limit_whatever_the_number_of_inodes() {
+    let limits = Limits {
+        memory: 1 << 20,
+        ..Limits::default()
+    };
+    let mut story = Story::with(Config {
+        limits,
+        ..Config::default()
+    });
+    let mut unreported = 0;
+    for ino in 0..2000 {
+        let verdicts = story.fact(FactKind::WriteFailed(WriteFailed {
+            inode: inode(ino),
+            ..failed_write(Some(pages(0..1)))
+        }));
+        unreported += forgotten(&verdicts).len();
+    }
+    let left = story.correlator.totals().outstanding;
+    assert_eq!(unreported as u64 + left, 2000);
+    assert!((300..1500).contains(&left), "{left} inodes in 1 MiB");
+    // What has been reported makes room for what has not.
+    let verdicts = story.fact(FactKind::SyncReturn(SyncReturn {
+        inode: inode(1999),
+        ..sync(EDITOR)
+    }));
+    incident(verdicts);
+    let mut released = Vec::new();
+    for ino in 5000..5200 {
+        let verdicts = story.fact(FactKind::WriteFailed(WriteFailed {
+            inode: inode(ino),
+            ..failed_write(Some(pages(0..1)))
+        }));
+        released.extend(forgotten(&verdicts));
+    }
+    assert_eq!(released.first(), Some(&(1999, Release::Reported)));
 }
 
 #[test]

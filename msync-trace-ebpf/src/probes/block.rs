@@ -20,7 +20,7 @@ const OP_ZONE_APPEND: u32 = 7;
 const OP_ZONE_APPEND_OLD: u32 = 13;
 
 /// Most bios of one request looked at.
-const MAX_BIOS: usize = 64;
+const MAX_BIOS: usize = 512;
 
 #[inline(always)]
 pub fn is_write(bio: Addr) -> bool {

@@ -116,7 +116,7 @@ pub async fn run<S: FactSource>(
     let hooks = source.hooks().to_vec();
     source.finish(&mut facts).await;
     if end.reason != StopReason::ReaderGone
-        && let Err(error) = session.take(&mut facts, |_| {})
+        && let Err(error) = session.take(&mut facts, |_, _| {})
     {
         end.reason = End::output(error)?.reason;
     }
@@ -183,7 +183,7 @@ async fn watch<S: FactSource>(
         };
         // Whatever a wait that was given up had already delivered counts as well.
         let shown = session
-            .take(facts, |inode| source.settled(inode))
+            .take(facts, |inode, why| source.released(inode, why))
             .and_then(|()| session.hooks(source.hooks()));
         if let Err(error) = shown {
             break End::output(error)?;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::interval::tree_memory;
 use crate::model::{Call, Errno, FileView, IncidentId, MonoTime, ProcessId, Task};
 
 /// Number of an episode within its inode, never used twice.
@@ -173,6 +174,22 @@ impl Episode {
     fn incidents_len(&self) -> usize {
         self.reports.len() + self.earlier.len()
     }
+
+    /// Memory that it takes, bytes, about. What it shares with others counts in full.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.reports.len() * size_of::<(LiedTo, IncidentId)>()
+            + self.earlier.len() * size_of::<IncidentId>()
+            + self.writer.as_ref().map_or(0, |_| size_of::<Task>())
+            + memory_of_names(&self.file)
+    }
+}
+
+/// Memory that names take, bytes, about.
+pub(super) fn memory_of_names(names: &FileView) -> usize {
+    /// The type of the filesystem and its device.
+    const SHORT_NAMES: usize = 64;
+    size_of::<FileView>() + SHORT_NAMES + names.path.as_ref().map_or(0, Vec::len)
 }
 
 /// The episodes of one inode, by number.
@@ -182,15 +199,15 @@ pub(super) struct Episodes {
     created: u64,
     /// Numbers given to histories so far.
     histories: u64,
-    /// Incidents remembered by all of them.
-    incidents: usize,
+    /// Memory that all of them take, bytes, about.
+    memory: usize,
 }
 
 impl Episodes {
     pub(super) fn insert(&mut self, episode: Episode) -> EpisodeId {
         self.created += 1;
         let id = EpisodeId(self.created);
-        self.incidents += episode.incidents_len();
+        self.memory += episode.memory();
         self.by_id.insert(id, Box::new(episode));
         id
     }
@@ -206,11 +223,12 @@ impl Episodes {
         change: impl FnOnce(&mut Episode) -> R,
     ) -> Option<R> {
         let episode = self.by_id.get_mut(&id)?;
-        let before = episode.incidents_len();
+        let before = episode.memory();
         let result = change(episode);
-        self.incidents = self.incidents - before + episode.incidents_len();
+        let after = episode.memory();
+        self.memory = self.memory - before + after;
         if episode.bytes == 0 {
-            self.incidents -= episode.incidents_len();
+            self.memory -= after;
             self.by_id.remove(&id);
         }
         Some(result)
@@ -247,9 +265,9 @@ impl Episodes {
         self.by_id.iter().map(|(id, episode)| (*id, &**episode))
     }
 
-    /// How many things they remember, for the memory limit.
-    pub(super) fn entries(&self) -> usize {
-        self.by_id.len() + self.incidents
+    /// Memory that they take, bytes, about.
+    pub(super) fn memory(&self) -> usize {
+        self.memory + tree_memory::<EpisodeId, Box<Episode>>(self.by_id.len())
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::episode::{Episode, Memory};
+use super::{
+    episode::{Episode, Memory},
+    interval::tree_memory,
+};
 use crate::model::{Change, ChangeKind, IncidentId, MonoTime, Verdict};
 
 /// What is left of one incident.
@@ -32,14 +35,14 @@ pub(super) enum Saved {
 /// The incidents of one inode that can still change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FollowedIncidents {
-    by_id: BTreeMap<IncidentId, Followed>,
+    by_id: BTreeMap<IncidentId, Box<Followed>>,
     /// Those that the current fact may have changed.
     touched: Vec<IncidentId>,
 }
 
 impl FollowedIncidents {
     pub(super) fn follow(&mut self, id: IncidentId, followed: Followed) {
-        self.by_id.insert(id, followed);
+        self.by_id.insert(id, Box::new(followed));
     }
 
     /// Incident `id` is about the failure of unknown range as well.
@@ -156,7 +159,9 @@ impl FollowedIncidents {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+    /// Memory that they take, bytes, about.
+    pub(super) fn memory(&self) -> usize {
+        let len = self.by_id.len();
+        len * size_of::<Followed>() + tree_memory::<IncidentId, Box<Followed>>(len)
     }
 }

@@ -66,18 +66,21 @@ impl Inode {
         self.cells.len() + usize::from(self.whole.is_some())
     }
 
-    /// How many things are remembered about it, for the memory limit.
-    pub(super) fn entries(&self) -> usize {
-        let whole = self
-            .whole
-            .as_ref()
-            .map_or(0, |(episode, _)| 1 + episode.reports.len());
-        self.cells.len()
-            + self.episodes.entries()
-            + whole
-            + self.told.len()
-            + self.recent.len()
-            + self.incidents.len()
+    /// Whether nothing is remembered about it.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.outstanding() && self.told.is_empty() && self.recent.is_empty()
+    }
+
+    /// Memory that it takes, bytes, about.
+    pub(super) fn memory(&self) -> usize {
+        let whole = self.whole.as_ref();
+        size_of::<Self>()
+            + self.cells.memory()
+            + self.episodes.memory()
+            + whole.map_or(0, |(episode, _)| episode.memory())
+            + self.told.memory()
+            + self.recent.memory()
+            + self.incidents.memory()
     }
 
     /// Up to when successes are forgotten if this inode is.

@@ -40,6 +40,11 @@ impl<V: Copy + Eq> IntervalMap<V> {
         self.spans.len()
     }
 
+    /// Memory that the entries take, bytes, about.
+    pub(crate) fn memory(&self) -> usize {
+        tree_memory::<u64, Span<V>>(self.len())
+    }
+
     /// Whether no byte has a value.
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
@@ -169,6 +174,15 @@ impl<V: Copy + Eq> IntervalMap<V> {
             Some((&start, span)) if span.end > offset => start,
             _ => offset,
         }
+    }
+}
+
+/// Memory that a B-tree of so many entries takes, bytes, about: a node has room for 11, and all
+/// but the first are half full at least.
+pub(super) fn tree_memory<K, V>(len: usize) -> usize {
+    match len {
+        0 => 0,
+        _ => (size_of::<K>() + size_of::<V>()) * (len * 3 / 2).max(11),
     }
 }
 

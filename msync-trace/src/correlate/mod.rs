@@ -5,12 +5,13 @@
 //! finds the inode, keeps memory bounded and says when nothing is outstanding any more.
 //!
 //! Order of the verdicts of one fact: the incident, then repeats and other changes by incident
-//! number, then [`Verdict::Settled`]. [`Verdict::Incomplete`] stands where something was given up.
+//! number, then [`Verdict::Released`]. [`Verdict::Incomplete`] stands where something was given up.
 //!
 //! Order of the facts: by time. Two disorders are put right, because sync returns and failures
 //! come through different rings: a failure that is seen after a sync which returned later than
 //! it, and a re-dirtying that is seen after the failure it led to.
 
+mod distinct;
 mod episode;
 mod followed;
 mod inode;
@@ -27,10 +28,10 @@ use self::{
     key_hash::KeyHash,
     tally::{Ledger, Tally},
 };
-use crate::model::{Call, Fact, FactKind, InodeKey, MonoTime, SyncReturn, Verdict};
+use crate::model::{Call, Fact, FactKind, InodeKey, MonoTime, Release, SyncReturn, Verdict};
 
 pub(crate) use self::interval::IntervalMap;
-pub use self::tally::Totals;
+pub use self::{distinct::Distinct, tally::Totals};
 
 /// What the correlator reports and how much it may remember.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,19 +79,19 @@ pub struct Limits {
     /// only those count that an equal or wider one has not replaced. Forgetting one is no loss
     /// until a failure comes that it could have been about.
     pub recent_syncs_per_inode: usize,
-    /// All of these together, over all inodes.
-    pub entries: usize,
+    /// Memory of all of these together, over all inodes, bytes, about.
+    pub memory: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             inodes: 1 << 16,
-            ranges_per_inode: 1 << 20,
+            ranges_per_inode: 1 << 18,
             processes_per_range: 1 << 10,
             told_files_per_inode: 1 << 10,
             recent_syncs_per_inode: 1 << 7,
-            entries: 1 << 21,
+            memory: 16 << 20,
         }
     }
 }
@@ -107,8 +108,8 @@ pub struct Correlator {
     last: Option<(InodeKey, usize)>,
     /// Facts about inodes so far: what "oldest" is measured by.
     turn: u64,
-    /// Things remembered about all inodes.
-    entries: usize,
+    /// Memory that all inodes take, bytes, about.
+    memory: usize,
     /// Newest success that went with a forgotten inode.
     forgotten_sync: Option<MonoTime>,
     ledger: Ledger,
@@ -132,7 +133,7 @@ impl Correlator {
             free: Vec::new(),
             last: None,
             turn: 0,
-            entries: 0,
+            memory: 0,
             forgotten_sync: None,
             ledger: Ledger::default(),
         }
@@ -200,7 +201,9 @@ impl Correlator {
         rule: impl FnOnce(&mut Inode, &mut Tally<'_>),
     ) {
         let place = self.find(key).unwrap_or_else(|| {
-            let inode = Some(Box::new(Inode::new(key, self.forgotten_sync)));
+            let inode = Inode::new(key, self.forgotten_sync);
+            self.memory += inode.memory();
+            let inode = Some(Box::new(inode));
             let since = self.turn;
             let slot = match self.free.pop() {
                 Some(slot) => {
@@ -249,15 +252,15 @@ impl Correlator {
             ledger: &mut self.ledger,
             out,
         };
-        let (was_outstanding, entries_before) = (inode.outstanding(), inode.entries());
+        let (was_outstanding, memory_before) = (inode.outstanding(), inode.memory());
 
         rule(inode, &mut tally);
 
         let given_up = inode.shrink(self.config.limits.ranges_per_inode);
         tally.give_up(at, given_up);
         inode.tidy();
-        let (is_outstanding, entries) = (inode.outstanding(), inode.entries());
-        self.entries = self.entries - entries_before + entries;
+        let (is_outstanding, is_empty) = (inode.outstanding(), inode.is_empty());
+        self.memory = self.memory - memory_before + inode.memory();
         if !(was_outstanding && is_outstanding) {
             slot.since = self.turn;
         }
@@ -265,15 +268,18 @@ impl Correlator {
             (false, true) => self.ledger.totals.outstanding += 1,
             (true, false) => {
                 self.ledger.totals.outstanding -= 1;
-                out.push(Verdict::Settled { inode: inode.key });
+                out.push(Verdict::Released {
+                    inode: inode.key,
+                    why: Release::Settled,
+                });
             }
             _ => {}
         }
-        if entries == 0 {
+        if is_empty {
             self.forget(place);
         }
         let limits = &self.config.limits;
-        if self.index.len() > limits.inodes.max(1) || self.entries > limits.entries.max(1) {
+        if self.index.len() > limits.inodes.max(1) || self.memory > limits.memory {
             self.forget_inodes(at, out);
         }
     }
@@ -294,7 +300,7 @@ impl Correlator {
         self.index.remove(&inode.key);
         self.free.push(slot);
         self.last = None;
-        self.entries -= inode.entries();
+        self.memory -= inode.memory();
         self.forgotten_sync = self.forgotten_sync.max(inode.forgotten_with_it());
         Some(inode)
     }
@@ -303,7 +309,7 @@ impl Correlator {
     fn forget_inodes(&mut self, at: MonoTime, out: &mut Vec<Verdict>) {
         let room = |limit: usize| limit.max(1) - limit / 16;
         let inodes = room(self.config.limits.inodes);
-        let entries = room(self.config.limits.entries);
+        let memory = room(self.config.limits.memory);
         let mut order: Vec<(bool, bool, u64, usize)> = (self.slots.iter().enumerate())
             .filter_map(|(place, slot)| {
                 let inode = slot.inode.as_deref()?;
@@ -314,14 +320,21 @@ impl Correlator {
             .collect();
         order.sort_unstable();
         let mut given_up = 0;
-        for (outstanding, _, _, place) in order {
-            if self.index.len() <= inodes && self.entries <= entries {
+        for (outstanding, unreported, _, place) in order {
+            if self.index.len() <= inodes && self.memory <= memory {
                 break;
             }
             let forgotten = self.forget(place);
             if let Some(inode) = forgotten.filter(|_| outstanding) {
                 given_up += inode.ranges() as u64;
                 self.ledger.totals.outstanding -= 1;
+                out.push(Verdict::Released {
+                    inode: inode.key,
+                    why: match unreported {
+                        true => Release::Unreported,
+                        false => Release::Reported,
+                    },
+                });
             }
         }
         let mut tally = Tally {

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::episode::LiedTo;
-use crate::model::{ByteRange, MonoTime, SyncReturn, WriteFailed};
+use super::episode::{LiedTo, memory_of_names};
+use crate::model::{ByteRange, FileView, MonoTime, SyncReturn, WriteFailed};
 
 /// A sync that returned success.
 #[derive(Clone, Debug)]
@@ -13,10 +13,20 @@ pub(super) struct Success {
     pub(super) sync: SyncReturn,
 }
 
+impl Success {
+    /// Memory that it takes, bytes, about.
+    fn memory(&self) -> usize {
+        size_of::<Self>() + self.sync.task.comm.len() + memory_of_names(&self.sync.file_view)
+            - size_of::<FileView>()
+    }
+}
+
 /// The successes of one inode, oldest first in the order they were seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RecentSyncs {
-    successes: VecDeque<Success>,
+    successes: VecDeque<Box<Success>>,
+    /// Memory that they take, bytes, about.
+    memory: usize,
     /// Newest time among them.
     newest: Option<MonoTime>,
     /// Newest time of a success that had to be forgotten.
@@ -42,21 +52,34 @@ impl RecentSyncs {
             |old: &Success| old.who == who && old.at <= at && sync.range.contains(old.sync.range);
         // Nearly always there is one, and the same process on the same file has the same names:
         // nothing to allocate.
-        if let Some(place) = self.successes.iter().rposition(covered)
+        if let Some(place) = self.successes.iter().rposition(|old| covered(old))
             && let Some(mut replaced) = self.successes.remove(place)
         {
-            self.successes.retain(|old| !covered(old));
+            self.memory -= replaced.memory();
+            let memory = &mut self.memory;
+            self.successes.retain(|old| {
+                let keep = !covered(old);
+                if !keep {
+                    *memory -= old.memory();
+                }
+                keep
+            });
             replaced.at = at;
             copy(&mut replaced.sync, sync);
+            self.memory += replaced.memory();
             self.successes.push_back(replaced);
             return;
         }
-        if self.successes.len() >= limit.max(1) {
-            let oldest = self.successes.pop_front();
-            self.forgotten = self.forgotten.max(oldest.map(|old| old.at));
+        if self.successes.len() >= limit.max(1)
+            && let Some(oldest) = self.successes.pop_front()
+        {
+            self.memory -= oldest.memory();
+            self.forgotten = self.forgotten.max(Some(oldest.at));
         }
         let sync = sync.clone();
-        self.successes.push_back(Success { at, who, sync });
+        let success = Box::new(Success { at, who, sync });
+        self.memory += success.memory();
+        self.successes.push_back(success);
     }
 
     /// The successes that this failure, recorded at `at`, proves false; of each process the one
@@ -74,7 +97,7 @@ impl RecentSyncs {
         }
         for success in self.successes.iter().rev() {
             if is_false(success, at, failure) && !found.iter().any(|f| f.who == success.who) {
-                found.push(success.clone());
+                found.push(Success::clone(success));
             }
         }
         found.reverse();
@@ -98,8 +121,14 @@ impl RecentSyncs {
             .max(self.newest.filter(|_| !self.successes.is_empty()))
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.successes.len()
+    /// Whether none is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.successes.is_empty()
+    }
+
+    /// Memory that they take, bytes, about.
+    pub(super) fn memory(&self) -> usize {
+        self.memory + self.successes.capacity() * size_of::<Box<Success>>()
     }
 }
 

@@ -1,16 +1,12 @@
 //! Who was told: which open file descriptions of one inode were given an error, and when.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::model::{FileId, MonoTime, ToldWho};
 
 /// The open file descriptions that were given an error.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ToldFiles {
-    /// When each was told last.
-    by_file: BTreeMap<FileId, MonoTime>,
-    /// The same, oldest first.
-    by_time: BTreeSet<(MonoTime, FileId)>,
+    /// When each was told last, oldest first. Nearly always one or two, a thousand at most.
+    files: Vec<(MonoTime, FileId)>,
     /// When anybody was told last. Outlives the descriptions themselves: that somebody was told
     /// stays true when he closes the file.
     newest: Option<MonoTime>,
@@ -21,35 +17,27 @@ impl ToldFiles {
     /// when that one was told.
     pub(super) fn tell(&mut self, file: FileId, at: MonoTime, limit: usize) -> Option<MonoTime> {
         self.newest = self.newest.max(Some(at));
-        let at = self.by_file.get(&file).map_or(at, |before| at.max(*before));
-        self.forget(file);
-        self.by_file.insert(file, at);
-        self.by_time.insert((at, file));
-        if self.by_file.len() <= limit.max(1) {
-            return None;
-        }
-        let (forgotten, file) = self.by_time.pop_first()?;
-        self.by_file.remove(&file);
-        Some(forgotten)
+        let at = self.forget(file).map_or(at, |before| at.max(before));
+        let place = self.files.partition_point(|told| *told < (at, file));
+        self.files.insert(place, (at, file));
+        (self.files.len() > limit.max(1)).then(|| self.files.remove(0).0)
     }
 
-    /// `file` is another description from now on.
-    pub(super) fn forget(&mut self, file: FileId) {
-        if let Some(at) = self.by_file.remove(&file) {
-            self.by_time.remove(&(at, file));
-        }
+    /// `file` is another description from now on. Says when it was told last.
+    pub(super) fn forget(&mut self, file: FileId) -> Option<MonoTime> {
+        let place = self.files.iter().position(|(_, told)| *told == file)?;
+        Some(self.files.remove(place).0)
     }
 
     /// No description is left (an open one would have kept the inode in memory).
     pub(super) fn forget_all(&mut self) {
-        self.by_file.clear();
-        self.by_time.clear();
+        self.files.clear();
     }
 
     /// Nothing is outstanding: that somebody was told once matters only as long as a description
     /// that was is left (facts can be slightly out of order).
     pub(super) fn nothing_outstanding(&mut self) {
-        if self.by_file.is_empty() {
+        if self.files.is_empty() {
             self.newest = None;
         }
     }
@@ -62,8 +50,8 @@ impl ToldFiles {
     /// Who had been told about bytes that failed first at `since`, seen from `file`: itself,
     /// somebody else, or nobody. An error handed out before these bytes failed was about others.
     pub(super) fn since(&self, since: MonoTime, file: Option<FileId>) -> ToldWho {
-        let caller = file.and_then(|file| self.by_file.get(&file));
-        if caller.is_some_and(|at| *at >= since) {
+        let told = |file| self.files.iter().find(|(_, told)| *told == file);
+        if file.and_then(told).is_some_and(|(at, _)| *at >= since) {
             ToldWho::Caller
         } else if self.newest.is_some_and(|at| at >= since) {
             ToldWho::Other
@@ -72,8 +60,14 @@ impl ToldFiles {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_file.len()
+    /// Whether no description is known to have been told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Memory that they take, bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.files.capacity() * size_of::<(MonoTime, FileId)>()
     }
 }
 

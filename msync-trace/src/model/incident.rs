@@ -140,9 +140,24 @@ pub enum Verdict {
         /// What.
         loss: super::Lost,
     },
-    /// Nothing is outstanding on this inode any more: its source may stop following it.
-    Settled {
+    /// The correlator holds nothing outstanding of this inode any more.
+    Released {
         /// Which inode.
         inode: InodeKey,
+        /// Why.
+        why: Release,
     },
+}
+
+/// Why the correlator holds nothing outstanding of an inode any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Nothing is outstanding: its source may stop following it.
+    Settled,
+    /// It was forgotten at the memory limit, when all that was outstanding had been in an incident:
+    /// its source should stop following it.
+    Reported,
+    /// It was forgotten at the memory limit, and not all of it had been in an incident: its source
+    /// should say once more that the inode failed before it tells of its next sync.
+    Unreported,
 }

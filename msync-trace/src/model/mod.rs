@@ -16,7 +16,8 @@ pub use fact::{
     Redirtied, SyncReturn, Told, WriteFailed, WriteOk,
 };
 pub use incident::{
-    Change, ChangeKind, Coverage, Evidence, InMemory, Incident, IncidentId, ToldWho, Verdict,
+    Change, ChangeKind, Coverage, Evidence, InMemory, Incident, IncidentId, Release, ToldWho,
+    Verdict,
 };
 pub use inode::{Errno, FileSystemId, FileView, InodeKey};
 pub use range::ByteRange;

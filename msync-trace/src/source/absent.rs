@@ -1,7 +1,7 @@
 //! A source for systems without one: it can be asked, and says so.
 
 use super::{FactSource, HookStatus, Options, Tier};
-use crate::model::{Fact, InodeKey};
+use crate::model::{Fact, InodeKey, Release};
 
 /// There is no source of live facts in this build.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ impl FactSource for Absent {
         match self {}
     }
 
-    fn settled(&mut self, _inode: &InodeKey) {
+    fn released(&mut self, _inode: &InodeKey, _why: Release) {
         match *self {}
     }
 }

@@ -5,7 +5,7 @@ pub mod absent;
 pub mod ebpf;
 
 use crate::{
-    model::{Fact, InodeKey},
+    model::{Fact, InodeKey, Release},
     schema::HookRecord,
 };
 
@@ -123,8 +123,9 @@ pub trait FactSource: Sized {
     /// Detaches every hook and appends what was still on its way.
     fn finish(self, into: &mut Vec<Fact>) -> impl Future<Output = ()>;
 
-    /// Nothing is outstanding on this inode any more: it need not be followed.
-    fn settled(&mut self, inode: &InodeKey);
+    /// The correlator holds nothing outstanding of this inode any more; what to do is said at
+    /// [`Release`].
+    fn released(&mut self, inode: &InodeKey, why: Release);
 }
 
 impl From<&HookStatus> for HookRecord {

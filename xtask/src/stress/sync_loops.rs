@@ -50,15 +50,6 @@ impl Mapping {
         // SAFETY: the mapping is ours and lives.
         unsafe { libc::msync(self.address, self.len, libc::MS_SYNC) == 0 }
     }
-
-    /// Stores a byte.
-    pub fn store(&self, offset: usize, byte: u8) {
-        assert!(offset < self.len);
-        // SAFETY: within the mapping.
-        unsafe {
-            self.address.cast::<u8>().add(offset).write_volatile(byte);
-        }
-    }
 }
 
 impl Drop for Mapping {

@@ -135,10 +135,25 @@ impl Drop for Tracer {
 }
 
 impl Report {
+    /// How many incidents name the bytes.
+    pub fn with_ranges(&self) -> usize {
+        let exact = |incident: &&Value| incident["evidence"] == "page";
+        self.incidents.iter().filter(exact).count()
+    }
+
     /// How often something could not be seen.
     pub fn lost(&self) -> u64 {
         let entries = self.stop["lost"].as_array().into_iter().flatten();
         entries.filter_map(|entry| entry["count"].as_u64()).sum()
+    }
+
+    /// What it could not see for one cause.
+    pub fn lost_by(&self, cause: &str) -> u64 {
+        let entries = self.stop["lost"].as_array().into_iter().flatten();
+        entries
+            .filter(|entry| entry["cause"] == cause)
+            .filter_map(|entry| entry["count"].as_u64())
+            .sum()
     }
 
     /// The causes, for people.

@@ -27,7 +27,7 @@ use crate::{
     cmd::{Exit, chain},
     correlate::{Config, Correlator},
     enrich::look_at_clocks,
-    model::{Fact, FactKind, Incident, Verdict},
+    model::{Fact, FactKind, Incident, InodeKey, Release, Verdict},
     output::{escape, loss_sentence},
     schema::{Clock, HookRecord, Record, to_line},
     source::{FactSource, HookState, HookStatus, Options},
@@ -148,7 +148,7 @@ where
         .await?;
     let missing = missing(source.hooks());
     source.finish(&mut watch.facts).await;
-    watch.take(|_| {});
+    watch.take(|_, _| {});
     steps.done(&format!("hooks detached, {} facts seen", watch.seen));
     if !talk.worker.end() {
         bail!("the scratch disk could not be taken down in time");
@@ -328,7 +328,7 @@ impl Watch {
                 ended = source.next_facts(&mut self.facts) => (None, ended),
             };
             // Whatever a wait that was given up had already delivered counts as well.
-            self.take(|inode| source.settled(inode));
+            self.take(|inode, why| source.released(inode, why));
             if let Err(error) = ended {
                 bail!("tracing broke off: {}", chain(&error));
             }
@@ -361,7 +361,7 @@ impl Watch {
         Ok(())
     }
 
-    fn take(&mut self, mut settled: impl FnMut(&crate::model::InodeKey)) {
+    fn take(&mut self, mut released: impl FnMut(&InodeKey, Release)) {
         for fact in self.facts.drain(..) {
             self.seen += 1;
             if let Some(clock) = &self.clock {
@@ -375,7 +375,7 @@ impl Watch {
             for verdict in self.verdicts.drain(..) {
                 match verdict {
                     Verdict::Incident(incident) => self.incidents.push(*incident),
-                    Verdict::Settled { inode } => settled(&inode),
+                    Verdict::Released { inode, why } => released(&inode, why),
                     Verdict::Change(_) | Verdict::Incomplete { .. } => {}
                 }
             }

@@ -13,7 +13,7 @@ use crate::{
     cmd::Exit,
     correlate::{Config, Correlator},
     enrich::{Enricher, machine},
-    model::{Change, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Verdict},
+    model::{Change, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Release, Verdict},
     output::{self, Output, Tone, Verbosity},
     schema::{
         Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, Record, Start, Stop,
@@ -35,6 +35,9 @@ pub struct Io {
     /// Reads both clocks.
     pub look_at_clocks: fn() -> (MonoTime, WallTime),
 }
+
+/// So many incidents are remembered as left out.
+const HIDDEN_KEPT: usize = 65_536;
 
 /// One trace.
 pub(super) struct Session {
@@ -147,11 +150,11 @@ impl Session {
     }
 
     /// Takes in facts, in the order of their times, and shows what follows from them. Tells
-    /// `settled` which inodes need not be followed any more.
+    /// `released` of which inodes nothing is held any more.
     pub(super) fn take(
         &mut self,
         facts: &mut Vec<Fact>,
-        mut settled: impl FnMut(&InodeKey),
+        mut released: impl FnMut(&InodeKey, Release),
     ) -> io::Result<()> {
         if facts.is_empty() {
             return Ok(());
@@ -167,7 +170,7 @@ impl Session {
                     Verdict::Incident(incident) => self.incident(&incident)?,
                     Verdict::Change(change) => self.change(&change)?,
                     Verdict::Incomplete { at, loss } => self.lost(at, loss)?,
-                    Verdict::Settled { inode } => settled(&inode),
+                    Verdict::Released { inode, why } => released(&inode, why),
                 }
             }
         }
@@ -236,11 +239,19 @@ impl Session {
             _ => true,
         };
         if !wanted || self.has_enough() {
-            self.hidden.insert(incident.id);
+            self.hide(incident.id);
             return Ok(());
         }
         self.tally.incident(incident);
         self.io.out.show(&record)
+    }
+
+    /// Leaves the changes of an incident out as well. Of very many, those of the oldest are shown.
+    fn hide(&mut self, incident: IncidentId) {
+        self.hidden.insert(incident);
+        if self.hidden.len() > HIDDEN_KEPT {
+            self.hidden.pop_first();
+        }
     }
 
     fn change(&mut self, change: &Change) -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::{
     enrich::Enricher,
     model::{
         ByteRange, Call, CallId, Errno, FactKind, FileId, FileSystemId, FileView, InodeKey,
-        LossCause, Lost, MonoTime, ProcessId, SyncReturn, Task, WriteFailed,
+        LossCause, Lost, MonoTime, ProcessId, Release, SyncReturn, Task, WriteFailed,
     },
     output::Tone,
     schema::{Body, Record, WallTime, from_line},
@@ -25,7 +25,7 @@ struct Script {
     /// What is still on its way when the source is told to finish.
     late: Vec<Fact>,
     hooks: Vec<HookStatus>,
-    settled: Rc<RefCell<Vec<InodeKey>>>,
+    released: Rc<RefCell<Vec<(InodeKey, Release)>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +57,8 @@ impl FactSource for Script {
         into.extend(self.late);
     }
 
-    fn settled(&mut self, inode: &InodeKey) {
-        self.settled.borrow_mut().push(*inode);
+    fn released(&mut self, inode: &InodeKey, why: Release) {
+        self.released.borrow_mut().push((*inode, why));
     }
 }
 
@@ -72,7 +72,7 @@ fn script(batches: Vec<Vec<Fact>>) -> Script {
             target: "__x64_sys_msync".to_owned(),
             state: HookState::Attached(Method::Fexit),
         }],
-        settled: Rc::default(),
+        released: Rc::default(),
     }
 }
 
@@ -421,9 +421,9 @@ async fn settled_inodes_go_back_to_the_source() {
         range: ByteRange::ALL,
     });
     let source = script(vec![vec![failed(5), recovered]]);
-    let settled = Rc::clone(&source.settled);
+    let released = Rc::clone(&source.released);
     trace(source, &[], None).await;
-    assert_eq!(*settled.borrow(), [INODE]);
+    assert_eq!(*released.borrow(), [(INODE, Release::Settled)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,10 @@
 //! The records of one sync call are put together here, and what the rings lost is made good from
 //! the kernel's summaries as far as it can be.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU64,
+};
 
 use msync_trace_ebpf as abi;
 use zerocopy::FromBytes;
@@ -175,6 +178,22 @@ pub fn inode_key(key: &abi::InodeKey) -> InodeKey {
     }
 }
 
+/// The kernel's key of a model key.
+#[must_use]
+pub fn kernel_key(key: &InodeKey) -> abi::InodeKey {
+    let (uuid, dev) = match key.fs {
+        FileSystemId::Uuid(uuid) => (uuid, 0),
+        FileSystemId::Device(dev) => ([0; 16], dev),
+    };
+    abi::InodeKey {
+        uuid,
+        ino: key.ino,
+        subvolume: key.subvolume,
+        generation: key.generation,
+        dev,
+    }
+}
+
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -214,11 +233,22 @@ fn text(bytes: &[u8]) -> String {
 /// Most calls whose end is waited for, and most paths kept for them.
 const MAX_WAITING: usize = 4096;
 
+/// What is known of an inode with failures.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// Failures that arrived: compared with the kernel's own count.
+    failures: u64,
+    /// Nobody further on remembers them: the how manieth this was given up.
+    given_up: Option<NonZeroU64>,
+}
+
 /// Turns records, in the order of their times, into facts.
 #[derive(Debug, Default)]
 pub struct Joiner {
-    /// Failures that arrived, by inode: compared with the kernel's own count.
-    failures: HashMap<abi::InodeKey, u64>,
+    /// Inodes with failures.
+    known: HashMap<abi::InodeKey, Known>,
+    /// How many inodes were given up so far.
+    given_up: u64,
     /// Sync calls whose end has not come.
     waiting: BTreeMap<u64, Vec<SyncReturn>>,
     /// Paths whose sync record has not come.
@@ -239,14 +269,19 @@ impl Joiner {
         if let Record::Fact(fact, key) | Record::Unconverted(fact, key) = record
             && matches!(fact.kind, FactKind::WriteFailed(_))
         {
-            *self.failures.entry(*key).or_default() += 1;
+            self.known.entry(*key).or_default().failures += 1;
         }
     }
 
     /// From here on another copy of the object counts failures. Of these inodes its count begins at
     /// one.
     pub fn count_anew(&mut self, followed: impl IntoIterator<Item = abi::InodeKey>) {
-        self.failures = followed.into_iter().map(|key| (key, 1)).collect();
+        let anew = |key: abi::InodeKey| {
+            let before = self.known.get(&key).copied().unwrap_or_default();
+            let failures = 1;
+            (key, Known { failures, ..before })
+        };
+        self.known = followed.into_iter().map(anew).collect();
     }
 
     /// Whether it is a sync and the kernel had counted more failures of its inode than came.
@@ -324,16 +359,40 @@ impl Joiner {
         into.push(fact);
     }
 
+    /// The failures of the inode that were told have been forgotten: its next sync is to be
+    /// preceded by a failure again.
+    pub fn give_up(&mut self, key: abi::InodeKey) {
+        self.given_up += 1;
+        self.known.entry(key).or_default().given_up = NonZeroU64::new(self.given_up);
+    }
+
+    /// So many of the inodes that were given up, longest ago first.
+    #[must_use]
+    pub fn oldest_given_up(&self, most: usize) -> Vec<abi::InodeKey> {
+        let given_up = self.known.iter();
+        let given_up = given_up.filter_map(|(key, known)| Some((known.given_up?, *key)));
+        let mut keys: Vec<_> = given_up.collect();
+        keys.sort_unstable_by_key(|(at, _)| *at);
+        keys.truncate(most);
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Whether [`Self::give_up`] was said of the inode, and no sync came since.
+    #[must_use]
+    pub fn was_given_up(&self, key: &abi::InodeKey) -> bool {
+        self.known.get(key).is_some_and(|k| k.given_up.is_some())
+    }
+
     /// The inode is no longer followed by the kernel side.
     pub fn forget(&mut self, key: &abi::InodeKey) {
-        self.failures.remove(key);
+        self.known.remove(key);
         self.unconverted.forget(key);
     }
 
     /// Failures of the inode that arrived.
     #[must_use]
     pub fn failures_of(&self, key: &abi::InodeKey) -> u64 {
-        self.failures.get(key).copied().unwrap_or(0)
+        self.known.get(key).map_or(0, |known| known.failures)
     }
 
     fn sync_file(&mut self, record: &abi::SyncFile, dropped: bool, into: &mut Vec<Fact>) {
@@ -396,8 +455,8 @@ impl Joiner {
         self.waiting.entry(record.call_id).or_default().push(fact);
     }
 
-    /// The kernel counted more failures than arrived: the ring was full. The inode is known to
-    /// have failed, the bytes are not.
+    /// The kernel counted more failures than arrived (the ring was full), or they arrived and were
+    /// forgotten. The inode is known to have failed, the bytes are not.
     fn make_good(
         &mut self,
         record: &abi::SyncFile,
@@ -405,12 +464,12 @@ impl Joiner {
         dropped: bool,
         into: &mut Vec<Fact>,
     ) {
-        let arrived = self.failures.entry(record.inode).or_default();
-        if record.state.failures <= *arrived {
+        let known = self.known.entry(record.inode).or_default();
+        let count = record.state.failures.saturating_sub(known.failures);
+        known.failures += count;
+        if known.given_up.take().is_none() && count == 0 {
             return;
         }
-        let count = record.state.failures - *arrived;
-        *arrived = record.state.failures;
         let at = MonoTime(record.state.last_at.min(record.header.at));
         into.push(Fact {
             at,
@@ -424,7 +483,7 @@ impl Joiner {
                 file: view.clone(),
             }),
         });
-        if !dropped {
+        if count > 0 && !dropped {
             into.push(Fact {
                 at,
                 kind: FactKind::Lost(Lost {

@@ -30,7 +30,7 @@ use tokio::io::unix::AsyncFd;
 use zerocopy::FromZeros;
 
 use self::{
-    decode::{Record, decode},
+    decode::{Record, decode, kernel_key},
     fill::Fill,
     hooks::{HOOKS, Way},
     instance::{Instance, Pod, Rings},
@@ -38,7 +38,7 @@ use self::{
     skipped::Skipped,
 };
 use crate::{
-    model::{Errno, Fact, FactKind, InodeKey, LossCause},
+    model::{Errno, Fact, FactKind, InodeKey, LossCause, Release},
     source::{FactSource, HookState, HookStatus, Method, Tier},
 };
 
@@ -167,6 +167,13 @@ const MOST_EMPTY: u32 = 50;
 
 /// An inode is forgotten when nothing happened to it for so long.
 const QUIET_NS: u64 = 2_000_000_000;
+
+/// So many inodes are forgotten when the kernel's map of them is full, and so many more fit into one
+/// that is not: a sixteenth.
+const ROOM: usize = INODES / 16;
+
+/// Size of the kernel's map of inodes (`FAILED`).
+const INODES: usize = 65_536;
 
 /// Kernel modules whose arrival changes what can be hooked.
 const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "nfs", "fuse"];
@@ -362,6 +369,9 @@ impl Tracer {
                 self.told.walk_limit,
             ),
         ];
+        if counters.inode_map_full > self.told.inode_map_full {
+            self.make_room();
+        }
         for (cause, seen, told) in causes {
             if seen > told {
                 self.order.lose(cause, seen - told, now());
@@ -388,14 +398,38 @@ impl Tracer {
         let before = into.len();
         release(&mut self.order, into);
         for fact in &into[before..] {
-            if let FactKind::WriteFailed(failure) = &fact.kind {
-                self.settled.remove(&failure.inode);
-                self.failed_again.insert(failure.inode);
-                if let Some(key) = self.forgotten.remove(&failure.inode) {
-                    self.follow_again(key, fact.at.0, failure.errno);
+            match &fact.kind {
+                FactKind::WriteFailed(failure) => {
+                    self.settled.remove(&failure.inode);
+                    self.failed_again.insert(failure.inode);
+                    if let Some(key) = self.forgotten.remove(&failure.inode) {
+                        self.follow_again(key, fact.at.0, failure.errno);
+                    }
                 }
+                // Nobody else remembers that it failed.
+                FactKind::Gone(gone)
+                    if gone.deleted && self.order.was_given_up(&kernel_key(&gone.inode)) =>
+                {
+                    self.settled.insert(gone.inode);
+                }
+                _ => {}
             }
         }
+    }
+
+    /// The kernel's map of inodes is full, or nearly: those whose failures were given up go, the oldest first.
+    fn make_room(&mut self) {
+        for key in self.order.oldest_given_up(ROOM) {
+            self.stop_following(&key);
+        }
+    }
+
+    /// The kernel side need not follow an inode any more.
+    fn stop_following(&mut self, key: &abi::InodeKey) {
+        let _ = self.instance.failed.remove(&Pod(*key));
+        self.looked_at.remove(key);
+        self.order.forget(key);
+        self.settled.remove(&decode::inode_key(key));
     }
 
     /// An inode failed in the moment in which it was being forgotten: the kernel side counted that
@@ -457,11 +491,11 @@ impl Tracer {
         // Those of the last time have had time to fail once more.
         self.forgotten.clear();
         for key in forget {
-            let _ = failed.remove(&Pod(key));
-            self.looked_at.remove(&key);
-            self.order.forget(&key);
-            self.settled.remove(&decode::inode_key(&key));
+            self.stop_following(&key);
             self.forgotten.insert(decode::inode_key(&key), key);
+        }
+        if left > INODES - ROOM {
+            self.make_room();
         }
         if left > 0 {
             return;
@@ -610,9 +644,18 @@ impl FactSource for Tracer {
         self.hand_on(into, Order::release_all);
     }
 
-    fn settled(&mut self, inode: &InodeKey) {
-        if !self.failed_again.contains(inode) {
-            self.settled.insert(*inode);
+    fn released(&mut self, inode: &InodeKey, why: Release) {
+        let key = kernel_key(inode);
+        let failed_again = self.failed_again.contains(inode);
+        match why {
+            Release::Settled if failed_again => {}
+            Release::Settled => {
+                self.settled.insert(*inode);
+            }
+            Release::Reported if !failed_again => self.stop_following(&key),
+            Release::Reported | Release::Unreported => {
+                self.order.give_up(key);
+            }
         }
     }
 }

@@ -149,6 +149,23 @@ impl Order {
         self.joiner.failures_of(key)
     }
 
+    /// See [`Joiner::give_up`].
+    pub fn give_up(&mut self, key: abi::InodeKey) {
+        self.joiner.give_up(key);
+    }
+
+    /// See [`Joiner::was_given_up`].
+    #[must_use]
+    pub fn was_given_up(&self, key: &abi::InodeKey) -> bool {
+        self.joiner.was_given_up(key)
+    }
+
+    /// See [`Joiner::oldest_given_up`].
+    #[must_use]
+    pub fn oldest_given_up(&self, most: usize) -> Vec<abi::InodeKey> {
+        self.joiner.oldest_given_up(most)
+    }
+
     /// The inode is no longer followed by the kernel side.
     pub fn forget(&mut self, key: &abi::InodeKey) {
         self.joiner.forget(key);
@@ -292,6 +309,36 @@ mod tests {
                 FactKind::SyncReturn(_)
             ]
         ));
+    }
+
+    /// Nobody further on remembers it, and the kernel side still does.
+    #[test]
+    fn an_inode_that_was_given_up_fails_again_before_its_next_sync() {
+        let mut order = Order::default();
+        let failed = failure(100);
+        let Record::Fact(_, key) = &failed else {
+            panic!("{failed:?}")
+        };
+        let key = *key;
+        order.push(failed);
+        assert_eq!(released(&mut order, SECOND).len(), 1);
+        order.give_up(key);
+        assert_eq!(order.oldest_given_up(8), [key]);
+        order.push(sync(SECOND, 1));
+        order.push(sync(SECOND + 1, 1));
+        let facts = released(&mut order, 2 * SECOND);
+        assert!(
+            matches!(
+                &facts[..],
+                [
+                    FactKind::WriteFailed(WriteFailed { range: None, .. }),
+                    FactKind::SyncReturn(_),
+                    FactKind::SyncReturn(_)
+                ]
+            ),
+            "{facts:?}"
+        );
+        assert!(!order.was_given_up(&key));
     }
 
     #[test]

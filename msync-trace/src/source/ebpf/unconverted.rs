@@ -15,20 +15,24 @@ use crate::{
     model::{ByteRange, Errno},
 };
 
-/// Most extents remembered.
-const MAX_EXTENTS: usize = 65_536;
+/// Most memory for extents, bytes, about.
+const MAX_MEMORY: usize = 4 << 20;
+
+/// Memory that a file takes in the table, bytes, about.
+const PER_FILE: usize = size_of::<(abi::InodeKey, IntervalMap<Errno>)>() * 3 / 2;
 
 /// Which bytes of which files are mapped to unwritten blocks, and the error that left them so.
 #[derive(Debug, Default)]
 pub struct Unconverted {
     inodes: HashMap<abi::InodeKey, IntervalMap<Errno>>,
-    extents: usize,
+    /// Memory that they take, bytes, about.
+    memory: usize,
 }
 
 impl Unconverted {
     /// A write failed and left `range` unwritten. False if there is no room to remember it.
     pub fn add(&mut self, key: abi::InodeKey, range: ByteRange, errno: Errno) -> bool {
-        if self.extents >= MAX_EXTENTS {
+        if self.memory >= MAX_MEMORY {
             return false;
         }
         self.change(key, range, Some(errno));
@@ -43,19 +47,21 @@ impl Unconverted {
     }
 
     fn change(&mut self, key: abi::InodeKey, range: ByteRange, value: Option<Errno>) {
+        let files = self.inodes.len();
         let map = self.inodes.entry(key).or_default();
-        let before = map.len();
+        let before = map.memory();
         map.update(range, |_, _| value);
-        self.extents = self.extents + map.len() - before;
-        if map.is_empty() {
-            self.inodes.remove(&key);
+        let (after, is_empty) = (map.memory(), map.is_empty());
+        self.memory = self.memory - before + after + (self.inodes.len() - files) * PER_FILE;
+        if is_empty {
+            self.forget(&key);
         }
     }
 
     /// Forgets an inode.
     pub fn forget(&mut self, key: &abi::InodeKey) {
         if let Some(map) = self.inodes.remove(key) {
-            self.extents -= map.len();
+            self.memory -= map.memory() + PER_FILE;
         }
     }
 
@@ -132,15 +138,15 @@ mod tests {
         assert_eq!(failed, [pages(2, 6)]);
         unconverted.remove(file(1), pages(2, 6));
         assert!(unconverted.inodes.is_empty());
-        assert_eq!(unconverted.extents, 0);
+        assert_eq!(unconverted.memory, 0);
     }
 
     #[test]
     fn there_is_an_end_to_what_is_remembered() {
         let mut unconverted = Unconverted::default();
-        for at in 0..MAX_EXTENTS as u64 {
-            assert!(unconverted.add(file(1), pages(2 * at, 2 * at + 1), Errno::EIO));
-        }
+        let mut extents = (0..MAX_MEMORY as u64).map(|at| pages(2 * at, 2 * at + 1));
+        assert!(extents.any(|extent| !unconverted.add(file(1), extent, Errno::EIO)));
+        assert!(unconverted.memory < 2 * MAX_MEMORY);
         assert!(!unconverted.add(file(2), pages(0, 1), Errno::EIO));
         unconverted.forget(&file(1));
         assert!(unconverted.add(file(2), pages(0, 1), Errno::EIO));
