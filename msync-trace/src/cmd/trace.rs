@@ -5,6 +5,7 @@ mod child;
 mod events;
 mod filter;
 mod plan;
+mod repeats;
 mod session;
 mod tally;
 
@@ -29,6 +30,7 @@ use crate::{
     schema::{CommandEnd, StopReason},
     source::{FactSource, Options},
 };
+use repeats::PACE;
 use session::Session;
 
 /// The whole command, from its arguments to the exit status. `attach` makes the source; it runs
@@ -176,6 +178,7 @@ async fn watch<S: FactSource>(
             Some(event) = events.recv() => on_event(event, pid, session),
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
+            () = tokio::time::sleep(PACE), if session.wants_tick() => None,
             result = source.next_facts(facts) => result.err().map(|error| End {
                 error: Some(escape(chain(&error).as_bytes())),
                 ..End::because(StopReason::Error)
@@ -184,6 +187,7 @@ async fn watch<S: FactSource>(
         // Whatever a wait that was given up had already delivered counts as well.
         let shown = session
             .take(facts, |inode, why| source.released(inode, why))
+            .and_then(|()| session.tick())
             .and_then(|()| session.hooks(source.hooks()));
         if let Err(error) = shown {
             break End::output(error)?;

@@ -8,12 +8,18 @@ use std::{
 
 use anyhow::Context;
 
-use super::{End, Filter, Plan, tally::Tally};
+use super::{
+    End, Filter, Plan,
+    repeats::{Repeat, Repeats},
+    tally::Tally,
+};
 use crate::{
     cmd::Exit,
     correlate::{Config, Correlator},
     enrich::{Enricher, machine},
-    model::{Change, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Release, Verdict},
+    model::{
+        Change, ChangeKind, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Release, Verdict,
+    },
     output::{self, Output, Tone, Verbosity},
     schema::{
         Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, Record, Start, Stop,
@@ -53,6 +59,7 @@ pub(super) struct Session {
     tally: Tally,
     /// Incidents that the filter left out: their changes are left out as well.
     hidden: BTreeSet<IncidentId>,
+    repeats: Repeats,
     facts: u64,
     verdicts: Vec<Verdict>,
 }
@@ -75,6 +82,7 @@ impl Session {
             hooks: Vec::new(),
             tally: Tally::default(),
             hidden: BTreeSet::new(),
+            repeats: Repeats::default(),
             facts: 0,
             verdicts: Vec::new(),
         }
@@ -178,6 +186,27 @@ impl Session {
         Ok(())
     }
 
+    /// Whether [`Self::tick`] should be called within [`super::PACE`].
+    pub(super) fn wants_tick(&self) -> bool {
+        self.repeats.is_waiting()
+    }
+
+    /// Shows what has waited long enough.
+    pub(super) fn tick(&mut self) -> io::Result<()> {
+        if !self.wants_tick() {
+            return Ok(());
+        }
+        let (now, _) = (self.io.look_at_clocks)();
+        let due = self.repeats.due(now);
+        due.into_iter().try_for_each(|held| self.show_repeat(held))
+    }
+
+    fn show_repeat(&mut self, repeat: Repeat) -> io::Result<()> {
+        let Repeat { at, id, repeats } = repeat;
+        let kind = ChangeKind::Repeated { repeats };
+        self.show_change(&Change { at, id, kind })
+    }
+
     /// Whether as many incidents were reported as were asked for.
     pub(super) fn has_enough(&self) -> bool {
         self.stop_after
@@ -224,7 +253,12 @@ impl Session {
         if end.reason == StopReason::ReaderGone {
             return Ok(exit);
         }
-        match self.show(now, Body::Stop(Box::new(stop))) {
+        let held = self.repeats.take_all();
+        let mut shown = held.into_iter().try_for_each(|held| self.show_repeat(held));
+        if shown.is_ok() {
+            shown = self.show(now, Body::Stop(Box::new(stop)));
+        }
+        match shown {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(error).context("cannot write to standard output")
             }
@@ -259,6 +293,20 @@ impl Session {
             return Ok(());
         }
         self.tally.change(change.kind);
+        let Change { at, id, kind } = *change;
+        if let ChangeKind::Repeated { repeats } = kind {
+            return match self.repeats.show_now(Repeat { at, id, repeats }) {
+                true => self.show_change(change),
+                false => Ok(()),
+            };
+        }
+        if let Some(held) = self.repeats.of(id) {
+            self.show_repeat(held)?;
+        }
+        self.show_change(change)
+    }
+
+    fn show_change(&mut self, change: &Change) -> io::Result<()> {
         let record = ChangeRecord {
             incident: change.id,
             change: change.kind,

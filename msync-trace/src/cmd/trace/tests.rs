@@ -11,8 +11,8 @@ use crate::{
     cli::{Cli, Command},
     enrich::Enricher,
     model::{
-        ByteRange, Call, CallId, Errno, FactKind, FileId, FileSystemId, FileView, InodeKey,
-        LossCause, Lost, MonoTime, ProcessId, Release, SyncReturn, Task, WriteFailed,
+        ByteRange, Call, CallId, ChangeKind, Errno, FactKind, FileId, FileSystemId, FileView,
+        InodeKey, LossCause, Lost, MonoTime, ProcessId, Release, SyncReturn, Task, WriteFailed,
     },
     output::Tone,
     schema::{Body, Record, WallTime, from_line},
@@ -424,6 +424,20 @@ async fn settled_inodes_go_back_to_the_source() {
     let released = Rc::clone(&source.released);
     trace(source, &[], None).await;
     assert_eq!(*released.borrow(), [(INODE, Release::Settled)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn repeats_are_counted_and_shown_now_and_then() {
+    let mut facts = vec![failed(5)];
+    facts.extend((6..106).map(|at| msync(at, 1)));
+    let ran = trace(script(vec![facts]), &["-o", "json"], None).await;
+    let repeated = ran.records.iter().filter_map(|record| match &record.body {
+        Body::Change(change) => Some(change.change),
+        _ => None,
+    });
+    let expected = [1, 99].map(|repeats| ChangeKind::Repeated { repeats });
+    assert_eq!(repeated.collect::<Vec<_>>(), expected);
+    assert_eq!(ran.stop().totals.repeats, 99);
 }
 
 #[tokio::test(start_paused = true)]
