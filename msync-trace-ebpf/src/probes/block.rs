@@ -19,8 +19,9 @@ const OP_WRITE: u32 = 1;
 const OP_ZONE_APPEND: u32 = 7;
 const OP_ZONE_APPEND_OLD: u32 = 13;
 
-/// Most bios of one request looked at.
-const MAX_BIOS: usize = 512;
+/// Most bios of one request looked at: so many strides of so many.
+const STRIDES: usize = 32;
+const STRIDE: usize = 16;
 
 #[inline(always)]
 pub fn is_write(bio: Addr) -> bool {
@@ -75,12 +76,12 @@ fn block_rq_complete(ctx: RawTracePointContext) -> u32 {
     let mut left = u64::from(ctx.arg::<u32>(2));
     let submitted: u64 = read(request, layout!(rq_start_time)).unwrap_or(0);
     let mut bio: u64 = read(request, layout!(rq_bio)).unwrap_or(0);
-    for _ in 0..MAX_BIOS {
-        left = part_of_request_ended(bio, left, u64::from(errno), submitted);
+    for _ in 0..STRIDES {
+        left = stride_ended(bio, left, u64::from(errno), submitted);
         if left == 0 {
             return 0;
         }
-        bio = read(bio, layout!(bio_next)).unwrap_or(0);
+        bio = after_stride(bio);
     }
     if bio != 0 {
         count(|counters| &mut counters.walk_limit);
@@ -88,14 +89,37 @@ fn block_rq_complete(ctx: RawTracePointContext) -> u32 {
     0
 }
 
-/// One bio of a request, of which `left` bytes ended from this bio on: how many are left after it,
-/// 0 if there is nothing more to see. A global function, see [`part_ended`].
+/// The first bios from here on of a request, of which `left` bytes ended: how many are left after
+/// them, 0 if there is nothing more to see. A global function, see [`part_ended`]: the verifier
+/// looks at the bios of one stride, not of all.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn part_of_request_ended(bio: u64, left: u64, errno: u64, submitted: u64) -> u64 {
-    if bio == 0 || !is_write(bio) {
-        return 0;
+pub extern "C" fn stride_ended(bio: u64, left: u64, errno: u64, submitted: u64) -> u64 {
+    let (mut bio, mut left) = (bio, left);
+    for _ in 0..STRIDE {
+        if left == 0 || bio == 0 || !is_write(bio) {
+            return 0;
+        }
+        left = part_of_request_ended(bio, left, errno, submitted);
+        bio = read(bio, layout!(bio_next)).unwrap_or(0);
     }
+    left
+}
+
+/// The bio behind the first [`STRIDE`] from here on; 0 if there is none. A global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn after_stride(bio: u64) -> u64 {
+    let mut bio = bio;
+    for _ in 0..STRIDE {
+        bio = read(bio, layout!(bio_next)).unwrap_or(0);
+    }
+    bio
+}
+
+/// One bio of a request, of which `left` bytes ended from this bio on: how many are left after it.
+#[inline(always)]
+fn part_of_request_ended(bio: u64, left: u64, errno: u64, submitted: u64) -> u64 {
     let size = u64::from(read::<u32>(bio, layout!(bio_iter_size)).unwrap_or(0));
     part_ended(bio, left, errno, submitted);
     left.saturating_sub(size)
