@@ -6,16 +6,16 @@ use aya_ebpf::{
     maps::RingBuf,
 };
 use msync_trace_ebpf::{
-    ABSENT, FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_PATH,
-    KIND_SYNC_END, KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES, PathHeader,
-    RING_ERRORS, RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING, SyncEnd, SyncFile,
-    TaskInfo, WriteFailed,
+    ABSENT, FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_NAME,
+    KIND_PATH, KIND_SYNC_END, KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES,
+    PathHeader, RING_ERRORS, RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING, SyncEnd,
+    SyncFile, TaskInfo, WriteFailed,
 };
 
 use crate::{
-    inode::{describe, host_of, may_touch, remember_failure, state_of, tracked},
+    inode::{describe, host_of, may_touch, note_named, remember_failure, state_of, tracked},
     kread::{Addr, current, now, pid_tgid, read, read_bytes, read_ptr},
-    maps::{ERRORS, PAGES, PATHS, SYNCS, config, control, count, layout},
+    maps::{ERRORS, PAGES, PATHS, PathScratch, SYNCS, config, control, count, layout},
 };
 
 /// Zeroes `words` words, without a call of `memset`, which would cost 32 bytes of stack.
@@ -109,8 +109,13 @@ pub struct Failure {
 /// nothing would be seen of the syncs of its inode.
 #[inline(always)]
 pub fn write_failed(hook: u32, key: &InodeKey, failure: &Failure) {
-    if !remember_failure(key, failure.start, failure.end, failure.errno, failure.at) {
+    let Some(names_due) =
+        remember_failure(key, failure.start, failure.end, failure.errno, failure.at)
+    else {
         return;
+    };
+    if names_due && tell_names(failure.inode, key) {
+        note_named(key);
     }
     let watched = control().is_some_and(|control| control.page_hooks != 0);
     send!(&ERRORS, RING_ERRORS, |record: &mut WriteFailed| {
@@ -196,11 +201,14 @@ pub enum Scratch {
     FdatasyncCompat,
     Exit,
     Kprobe,
+    /// Of all that see failures. An interrupt can come in the middle, and see one too: it then goes
+    /// without a name.
+    Name,
 }
 
 impl Scratch {
     /// How many there are.
-    pub const COUNT: u32 = Self::Kprobe as u32 + 1;
+    pub const COUNT: u32 = Self::Name as u32 + 1;
 }
 
 /// One inode of a sync call.
@@ -323,27 +331,121 @@ pub extern "C" fn path(file: u64, call_id: u64, entry: u64) -> u32 {
             break;
         }
     }
-    let used = scratch.used & (2 * PATH_BYTES as u64 - 1);
-    scratch.header.len = used as u32;
-    let size = size_of::<PathHeader>() as u64 + used;
-    if used > (PATH_BYTES + 255) as u64 {
-        return 0;
-    }
-    // SAFETY: `size` bytes from the header on are within the scratch entry.
-    let sent = unsafe {
-        generated::bpf_ringbuf_output(
-            (&raw const SYNCS).cast_mut().cast(),
-            (&raw mut scratch.header).cast(),
-            size,
-            announcement(&SYNCS),
-        )
-    };
-    if sent == 0 {
+    if output_path(scratch, &SYNCS) {
         count(|counters| &mut counters.sent[RING_SYNCS]);
     } else {
         count(|counters| &mut counters.ring_full[RING_SYNCS]);
     }
     0
+}
+
+/// Sends the names of an inode as its filesystem has them: a failure is seen by its inode, not by an
+/// open file. Whether they were sent. Not so if the entry is in use, which an interrupt in the
+/// middle finds, or a thread that preempted another.
+#[inline(always)]
+fn tell_names(inode: Addr, key: &InodeKey) -> bool {
+    if layout!(inode_names) == ABSENT || layout!(dentry_alias) == ABSENT {
+        return false;
+    }
+    let Some(scratch) = PATHS.get_ptr_mut(Scratch::Name as u32) else {
+        return false;
+    };
+    // SAFETY: the entry is this CPU's own, and `busy` keeps off everybody else. Volatile: both
+    // stores count.
+    unsafe {
+        if core::ptr::read_volatile(&raw const (*scratch).busy) != 0 {
+            return false;
+        }
+        core::ptr::write_volatile(&raw mut (*scratch).busy, 1);
+        (*scratch).header.inode = *key;
+        let sent = inode_names(inode);
+        core::ptr::write_volatile(&raw mut (*scratch).busy, 0);
+        sent != 0
+    }
+}
+
+/// See [`tell_names`]; 1 if they were sent. A global function: its stack ends before the record of
+/// the failure is built. It calls none: some failures are found eight calls deep, and no program may
+/// go deeper.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn inode_names(inode: u64) -> u32 {
+    let Some(scratch) = PATHS.get_ptr_mut(Scratch::Name as u32) else {
+        return 0;
+    };
+    let Some(alias) = read_ptr(inode, layout!(inode_names)) else {
+        return 0;
+    };
+    // SAFETY: see `tell_names`.
+    let scratch = unsafe { &mut *scratch };
+    scratch.dentry = alias.wrapping_sub(u64::from(layout!(dentry_alias)));
+    scratch.used = 0;
+    scratch.header.header.kind = KIND_NAME;
+    scratch.header.header.at = now();
+    scratch.header.truncated = 1;
+    for _ in 0..MAX_DEPTH {
+        if !up(scratch) {
+            break;
+        }
+    }
+    // No loss if it finds no room: the next failure tells them.
+    u32::from(output_path(scratch, &PAGES))
+}
+
+/// Takes the name of the entry's dentry and goes to its parent; whether there is more.
+#[inline(always)]
+fn up(scratch: &mut PathScratch) -> bool {
+    let dentry = scratch.dentry;
+    let Some(parent) = read_ptr(dentry, layout!(dentry_parent)) else {
+        return false;
+    };
+    if parent == dentry {
+        scratch.header.truncated = 0;
+        return false;
+    }
+    let Some(name) = read_ptr(dentry, layout!(dentry_name)) else {
+        return false;
+    };
+    let used = scratch.used;
+    if used > (PATH_BYTES - 1) as u64 {
+        return false;
+    }
+    // SAFETY: `used` is below PATH_BYTES and the array has 256 bytes more than that.
+    let len = unsafe {
+        let names = (&raw mut scratch.names).cast::<u8>();
+        generated::bpf_probe_read_kernel_str(
+            names.add(used as usize & (PATH_BYTES - 1)).cast(),
+            256,
+            name as *const _,
+        )
+    };
+    if len <= 0 || len > 256 {
+        return false;
+    }
+    scratch.used = used + len as u64;
+    scratch.dentry = parent;
+    true
+}
+
+/// Sends the record of a path, whose names are complete; whether there was room.
+#[inline(always)]
+fn output_path(scratch: &mut PathScratch, ring: &RingBuf) -> bool {
+    let used = scratch.used & (2 * PATH_BYTES as u64 - 1);
+    scratch.header.len = used as u32;
+    let size = size_of::<PathHeader>() as u64 + used;
+    if used > (PATH_BYTES + 255) as u64 {
+        return false;
+    }
+    // SAFETY: `size` bytes from the header on are within the scratch entry.
+    let sent = unsafe {
+        generated::bpf_ringbuf_output(
+            core::ptr::from_ref(ring).cast_mut().cast(),
+            (&raw mut scratch.header).cast(),
+            size,
+            announcement(ring),
+        )
+    };
+    sent == 0
 }
 
 /// One step of [`path`]: a name, or from a mount's root to where it is mounted. 0: the end. A
@@ -377,33 +479,5 @@ pub extern "C" fn path_step(entry: u64) -> u32 {
         .unwrap_or(0);
         return 1;
     }
-    let Some(parent) = read_ptr(dentry, layout!(dentry_parent)) else {
-        return 0;
-    };
-    if parent == dentry {
-        scratch.header.truncated = 0;
-        return 0;
-    }
-    let Some(name) = read_ptr(dentry, layout!(dentry_name)) else {
-        return 0;
-    };
-    let used = scratch.used;
-    if used > (PATH_BYTES - 1) as u64 {
-        return 0;
-    }
-    // SAFETY: `used` is below PATH_BYTES and the array has 256 bytes more than that.
-    let len = unsafe {
-        let names = (&raw mut scratch.names).cast::<u8>();
-        generated::bpf_probe_read_kernel_str(
-            names.add(used as usize & (PATH_BYTES - 1)).cast(),
-            256,
-            name as *const _,
-        )
-    };
-    if len <= 0 || len > 256 {
-        return 0;
-    }
-    scratch.used = used + len as u64;
-    scratch.dentry = parent;
-    1
+    u32::from(up(scratch))
 }

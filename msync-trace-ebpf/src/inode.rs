@@ -134,6 +134,7 @@ static NEW_STATE: InodeState = InodeState {
     lowest: u64::MAX,
     highest: 0,
     page_exact_at: 0,
+    named_at: 0,
     errno: 0,
     recorded: 0,
 };
@@ -171,13 +172,21 @@ fn add_one(word: &mut u64) {
     }
 }
 
-/// Notes a failure in the map; whether there was room. `end` 0: range unknown.
+/// How long the names of an inode are taken to stay the same, ns.
+const NAMES_LAST: u64 = 1_000_000_000;
+
+/// Notes a failure in the map; `None` if there was no room, else whether the names of the inode are
+/// due. `end` 0: range unknown.
 #[inline(always)]
-pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed_at: u64) -> bool {
+pub fn remember_failure(
+    key: &InodeKey,
+    start: u64,
+    end: u64,
+    errno: u32,
+    failed_at: u64,
+) -> Option<bool> {
     let at = now();
-    let Some(state) = follow(key) else {
-        return false;
-    };
+    let state = follow(key)?;
     // Exact, unlike the rest: user space waits for so many records.
     add_one(&mut state.failures);
     if state.first_at == 0 {
@@ -201,7 +210,16 @@ pub fn remember_failure(key: &InodeKey, start: u64, end: u64, errno: u32, failed
     if end != 0 && failed_at > state.page_exact_at {
         state.page_exact_at = failed_at;
     }
-    true
+    Some(at.wrapping_sub(state.named_at) > NAMES_LAST)
+}
+
+/// Notes that the names of the inode were told.
+#[inline(always)]
+pub fn note_named(key: &InodeKey) {
+    if let Some(state) = FAILED.get_ptr_mut(key) {
+        // SAFETY: see `follow`.
+        unsafe { (*state).named_at = now() };
+    }
 }
 
 /// Follows an inode that may be about to fail: its syncs are reported, nothing is said of it yet.

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 8;
+pub const ABI_VERSION: u8 = 9;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = {
@@ -79,6 +79,8 @@ wire! {
         /// When a page-exact hook last saw this inode fail: a recorded error just after it is the
         /// same failure.
         pub page_exact_at: u64,
+        /// When its names were told last; 0: never.
+        pub named_at: u64,
         /// Last error, positive.
         pub errno: u32,
         /// 1: the kernel recorded an error on the inode since it is followed.
@@ -216,12 +218,15 @@ wire! {
         pub task: TaskInfo,
     }
 
-    /// `KIND_PATH`, followed by `len` bytes of names: leaf first, each ended by a NUL.
+    /// `KIND_PATH` and `KIND_NAME`, followed by `len` bytes of names: leaf first, each ended by a NUL.
     pub struct PathHeader {
         /// Kind and time.
         pub header: Header,
-        /// The sync call it belongs to; its record follows.
+        /// `KIND_PATH`: the sync call it belongs to; its record follows.
         pub call_id: u64,
+        /// `KIND_NAME`: whose names these are, up to the root of its filesystem; the record of a
+        /// failure follows.
+        pub inode: InodeKey,
         /// Bytes of names that follow.
         pub len: u32,
         /// 1 where not all names were read.
@@ -273,6 +278,10 @@ wire! {
         pub file_mapping: u32,
         /// `file.f_wb_err` (u32).
         pub file_wb_err: u32,
+        /// `inode.i_dentry.first`, the first of its names; absent if the kernel keeps them elsewhere.
+        pub inode_names: u32,
+        /// `dentry.d_u.d_alias`, what `inode_names` points at.
+        pub dentry_alias: u32,
         /// `file.f_path.dentry`.
         pub file_dentry: u32,
         /// `file.f_path.mnt`.
@@ -637,6 +646,8 @@ pub const KIND_MODULE: u32 = 12;
 /// [`Range`]: unwritten blocks were converted, or will be when the write under way has ended: from
 /// here on the file has what is written to them.
 pub const KIND_CONVERTED: u32 = 13;
+/// [`PathHeader`] and names.
+pub const KIND_NAME: u32 = 14;
 
 /// Flag of [`WriteFailed`]: evictions were being watched.
 pub const FAILED_EVICTION_WATCHED: u32 = 1;

@@ -64,6 +64,8 @@ pub struct PathScratch {
     pub mount: u64,
     pub root: u64,
     pub used: u64,
+    /// 1: in use. Only for [`Scratch::Name`].
+    pub busy: u64,
     /// The record.
     pub header: PathHeader,
     pub names: [u8; PATH_BYTES + 256],

@@ -60,6 +60,7 @@ fn failed_write(range: Option<ByteRange>) -> WriteFailed {
             ..task(33)
         }),
         file: FileView {
+            path: Some(b"/ledger.before".to_vec()),
             fs_type: Some("ext4".into()),
             dev_name: Some("sda1".into()),
             ..FileView::default()
@@ -486,6 +487,7 @@ fn an_incident_names_the_error_the_file_the_writer_the_liar_and_the_times() {
             dev_name: Some("sda1".into()),
             deleted: false,
         },
+        path_when_failed: Some(b"/ledger.before".to_vec()),
     };
     assert_eq!(lost, expected);
 }

@@ -192,7 +192,7 @@ prop_compose! {
     fn incident()(
         (id, inode, ranges, errno) in (1_u64.., inode(), vec((0_u64..1 << 50, 1_u64..1 << 20), 1..4), errno()),
         (failed_at, last_failed_at, synced_at) in (0_u64..1 << 60, 0_u64..1 << 60, 0_u64..1 << 60),
-        (writer, task, file) in (of(task()), task(), view()),
+        (writer, task, file, before) in (of(task()), task(), view(), view()),
         (call, requested) in (word::<Call>(), range()),
         (told, coverage) in (word::<ToldWho>(), word::<Coverage>()),
         (evidence, in_memory) in (word::<Evidence>(), word::<InMemory>()),
@@ -221,6 +221,7 @@ prop_compose! {
             evidence,
             in_memory,
             file,
+            path_when_failed: before.path,
         }
     }
 }

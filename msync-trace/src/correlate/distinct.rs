@@ -107,6 +107,7 @@ mod tests {
             evidence: Evidence::Page,
             in_memory: InMemory::Yes,
             file: FileView::default(),
+            path_when_failed: None,
         }
     }
 

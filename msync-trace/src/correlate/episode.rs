@@ -121,7 +121,7 @@ impl Episode {
         if self.writer.as_deref() != failure.writer {
             self.writer = failure.writer.cloned().map(Arc::new);
         }
-        if self.file.path.is_none() && failure.file.path.is_some() {
+        if failure.file.path.is_some() && self.file.path != failure.file.path {
             self.file = Arc::new(failure.file.clone());
         }
     }

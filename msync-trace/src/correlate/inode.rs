@@ -455,6 +455,7 @@ impl Inode {
             evidence: Evidence::Page,
             in_memory: memory,
             file: names(&sync.file_view, newest.map(|e| &*e.file)),
+            path_when_failed: newest.and_then(|e| path_in_filesystem(&e.file)),
         };
         let id = incident.id;
         let followed = Followed {
@@ -515,6 +516,7 @@ impl Inode {
                 Memory::Unknown => InMemory::Unknown,
             },
             file: names(&sync.file_view, Some(&whole.file)),
+            path_when_failed: path_in_filesystem(&whole.file),
         };
         let (id, evicted_said) = (incident.id, incident.in_memory == InMemory::No);
         let followed = Followed {
@@ -716,6 +718,11 @@ fn summarise<'a>(
         }
     }
     (oldest, last, newest)
+}
+
+/// What the file was called in its filesystem.
+fn path_in_filesystem(view: &FileView) -> Option<Vec<u8>> {
+    view.path.clone().filter(|_| !view.from_root)
 }
 
 /// The names as the caller sees them; what he does not know, as they were when the write failed.

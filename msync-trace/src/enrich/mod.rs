@@ -137,10 +137,11 @@ impl Enricher {
         let view = &incident.file;
         let place = self.place(incident);
         FileRecord {
+            path_when_failed: self.path_when_failed(incident, place.mount.as_ref()),
             path: place.path,
             path_from: place.path_from,
             deleted: view.deleted,
-            mount: place.mount,
+            mount: place.mount.map(|mount| Name(mount.point)),
             fs_type: view.fs_type.clone(),
             device: view
                 .dev_name
@@ -149,6 +150,24 @@ impl Enricher {
             dev: view.dev,
             inode: incident.inode,
         }
+    }
+
+    /// `mount`: where the process sees the file.
+    fn path_when_failed(&self, incident: &Incident, mount: Option<&Mount>) -> Option<Name> {
+        let path = incident.path_when_failed.as_deref()?;
+        let spelled = match mount.filter(|mount| mount.shows(path)) {
+            Some(mount) => mount.spell(path),
+            None => {
+                let ours = self.our_mounts();
+                let shown = incident.file.dev.and_then(|dev| ours.showing(dev, path));
+                shown.map_or_else(|| path.to_vec(), |mount| mount.spell(path))
+            }
+        };
+        Some(Name(spelled))
+    }
+
+    fn our_mounts(&self) -> Mounts {
+        Mounts::read(&self.proc.join("self/mountinfo"))
     }
 
     fn place(&self, incident: &Incident) -> Place {
@@ -163,12 +182,12 @@ impl Enricher {
                 path_from: Some(PathFrom::Caller),
             };
         }
-        let ours = Mounts::read(&self.proc.join("self/mountinfo"));
+        let ours = self.our_mounts();
         match view.dev.and_then(|dev| ours.showing(dev, path)) {
             Some(mount) => Place {
                 path: Some(Name(mount.spell(path))),
                 path_from: Some(PathFrom::Mount),
-                mount: Some(Name(mount.point.clone())),
+                mount: Some(mount.clone()),
             },
             None => Place {
                 path: Some(Name(path.clone())),
@@ -185,7 +204,7 @@ impl Enricher {
         incident: &Incident,
         view: &FileView,
         path: &[u8],
-    ) -> Option<Name> {
+    ) -> Option<Mount> {
         let dev = view.dev?;
         let process = incident.task.process;
         let read = || {
@@ -200,9 +219,7 @@ impl Enricher {
                 .entry(process)
                 .or_insert_with(read),
         );
-        mounts
-            .holding(dev, path)
-            .map(|mount| Name(mount.point.clone()))
+        mounts.holding(dev, path).cloned()
     }
 }
 
@@ -210,7 +227,7 @@ impl Enricher {
 struct Place {
     path: Option<Name>,
     path_from: Option<PathFrom>,
-    mount: Option<Name>,
+    mount: Option<Mount>,
 }
 
 #[cfg(test)]

@@ -17,6 +17,11 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Whether it shows this path of the filesystem.
+    pub(super) fn shows(&self, path_in_fs: &[u8]) -> bool {
+        below(&self.root, path_in_fs).is_some()
+    }
+
     /// A path of the filesystem, as this mount shows it. The path must be below `root`.
     pub(super) fn spell(&self, path_in_fs: &[u8]) -> Vec<u8> {
         let below = below(&self.root, path_in_fs).unwrap_or(path_in_fs);
@@ -48,7 +53,7 @@ impl Mounts {
     pub(super) fn showing(&self, dev: u32, path_in_fs: &[u8]) -> Option<&Mount> {
         self.0
             .iter()
-            .filter(|mount| mount.dev == dev && below(&mount.root, path_in_fs).is_some())
+            .filter(|mount| mount.dev == dev && mount.shows(path_in_fs))
             .min_by_key(|mount| mount.root.len())
     }
 

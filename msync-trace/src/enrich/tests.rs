@@ -69,6 +69,7 @@ fn incident(start_time: u64, file: FileView) -> Incident {
         evidence: Evidence::Page,
         in_memory: InMemory::Yes,
         file,
+        path_when_failed: None,
     }
 }
 
@@ -199,4 +200,18 @@ fn our_own_start_time_is_recognised() {
     let record = enriched(&Enricher::default(), &own);
     let exe = std::env::current_exe().unwrap();
     assert_eq!(record.process.exe.unwrap().lossy(), exe.to_string_lossy());
+}
+
+#[test]
+fn what_the_file_was_called_is_said_as_the_process_sees_it() {
+    let (_root, enricher) = made_up_machine();
+    let before = |path: &str, dev| {
+        let mut renamed = incident(100_000_000_000, view("/data/x", true, dev));
+        renamed.path_when_failed = Some(path.into());
+        enriched(&enricher, &renamed).file.path_when_failed.unwrap()
+    };
+    assert_eq!(before("/srv/my data/old", SDA1), Name::from("/data/old"));
+    let elsewhere = before("/etc/old", SDA1);
+    assert_eq!(elsewhere, Name::from("/etc/old"), "through our own mounts");
+    assert_eq!(before("/old", SDA1 + 99), Name::from("/old"), "not mounted");
 }

@@ -42,6 +42,8 @@ pub struct Incident {
     pub in_memory: InMemory,
     /// Names of the file, the caller's view first.
     pub file: FileView,
+    /// Its path in its filesystem when the newest failure among them was seen, where it is known.
+    pub path_when_failed: Option<Vec<u8>>,
 }
 
 impl Incident {

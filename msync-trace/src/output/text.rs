@@ -250,6 +250,13 @@ fn file_column(file: &FileRecord, ranges: &[ByteRange], all_ranges: bool) -> Str
     if file.deleted {
         out.push_str(" (deleted)");
     }
+    // Without a mount the two were not seen from the same place.
+    if let Some(before) = &file.path_when_failed
+        && file.mount.is_some()
+        && file.path.as_ref() != Some(before)
+    {
+        let _ = write!(out, " (when it failed: {})", escape(&before.0));
+    }
     if !ranges.is_empty() {
         let shown = if all_ranges {
             ranges.len()

@@ -143,6 +143,7 @@ macro_rules! name_members {
 
 name_members! {
     path: "path", "path_bytes";
+    path_when_failed: "path_when_failed", "path_when_failed_bytes";
     mount: "mount", "mount_bytes";
     comm: "comm", "comm_bytes";
     exe: "exe", "exe_bytes";

@@ -240,6 +240,10 @@ pub struct FileRecord {
     pub path: Option<Name>,
     /// How to read the path.
     pub path_from: Option<PathFrom>,
+    /// Its path when the newest failure was seen: below the same mount point if that shows it, else
+    /// as our own mounts show it, else from the root of its filesystem.
+    #[serde(flatten, with = "names::path_when_failed")]
+    pub path_when_failed: Option<Name>,
     /// Whether no name was left.
     pub deleted: bool,
     /// Where its filesystem is mounted, in the same view as the path.

@@ -96,6 +96,18 @@ const ONE_ANSWER: &[Kind] = &[
     Kind::Nfs3,
     Kind::Fuse,
 ];
+/// Without our own FUSE server, which knows no rename.
+const RENAMES: &[Kind] = &[
+    Kind::Ext4,
+    Kind::Ext4NoJournal,
+    Kind::Xfs,
+    Kind::Btrfs,
+    Kind::Ext2,
+    Kind::Vfat,
+    Kind::F2fs,
+    Kind::Nfs3,
+    Kind::Nfs4,
+];
 /// One of each kind, for what has nothing to do with how the file system writes.
 const DISKS: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
@@ -156,6 +168,7 @@ pub fn scenarios() -> &'static [Scenario] {
         failed_again_after_a_quiet_time on &[Kind::Ext4];
         two_threads_at_once on WRITE_ERRORS;
         among_many_mappings on PAGE_ERRORS;
+        renamed_between on RENAMES;
         through_a_bind_mount on DISKS;
         through_an_overlay on DISKS;
         written_in_place on &[Kind::Btrfs];
@@ -702,7 +715,28 @@ fn through_a_bind_mount(world: &mut World) -> Result<()> {
 /// The program sees the overlay, the pages belong to a file of the disk below.
 fn through_an_overlay(world: &mut World) -> Result<()> {
     world.overlay("upper", "merged")?;
-    lost_as(world, "merged/a")
+    let lie = lie_about(world, "merged/a")?;
+    world.lied(
+        Claim::new("merged/a", lie, Told::Caller)
+            .called_when_it_failed("upper/a")
+            .lost(BAD),
+    )
+}
+
+/// Renamed after the failure, and before the false success.
+fn renamed_between(world: &mut World) -> Result<()> {
+    const LATER: &str = "renamed";
+    let (mut victim, _) = told_once(world)?;
+    world.rename(FILE, LATER)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    // The new name outlives a power cut.
+    world.heal()?;
+    world.background_write_back()?;
+    world.lied(
+        Claim::new(LATER, lie, Told::Caller)
+            .called_when_it_failed(FILE)
+            .lost(BAD),
+    )
 }
 
 /// btrfs without copy on write: the old bytes are where the new ones should be.
@@ -745,12 +779,17 @@ fn encrypted(world: &mut World) -> Result<()> {
 
 /// A file of this name loses pages.
 fn lost_as(world: &mut World, file: &str) -> Result<()> {
+    let lie = lie_about(world, file)?;
+    world.lied(Claim::new(file, lie, Told::Caller).lost(BAD))
+}
+
+/// A file of this name loses its bad pages, and the program that knows of it is given success.
+fn lie_about(world: &mut World, file: &str) -> Result<Outcome> {
     let (mut victim, _) = program_with(world, "victim", file)?;
     world.fail(libc::EIO)?;
     victim.store(BAD, true)?;
     is_told(world, &mut victim, ALL)?;
-    let lie = victim.msync(ALL)?.must_be(0)?;
-    world.lied(Claim::new(file, lie, Told::Caller).lost(BAD))
+    victim.msync(ALL)?.must_be(0)
 }
 
 /// Two files of equal number under one device number; one of them loses pages.

@@ -68,6 +68,13 @@ impl Memory {
         }
     }
 
+    /// The file has another name.
+    pub fn renamed(&mut self, from: &str, to: &str) {
+        if let Some(stamps) = self.files.remove(from) {
+            self.files.insert(to.to_owned(), stamps);
+        }
+    }
+
     /// The file was deleted.
     pub fn deleted(&mut self, file: &str) {
         self.files.remove(file);

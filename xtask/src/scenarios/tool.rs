@@ -362,6 +362,19 @@ pub fn differences(incident: &Value, claim: &Claim, path: &Path, fs_type: &str) 
         ),
         ("uid", &incident["process"]["uid"], Value::from(0)),
     ];
+    let called = &incident["file"]["path_when_failed"];
+    if let Some(before) = claim.called {
+        let steps = Path::new(&claim.file).components().count();
+        let base = path.ancestors().nth(steps).unwrap_or(path);
+        let wanted = base.join(before);
+        // As the disk has it, where the tool came to look after the story had unmounted it.
+        let directory = base.file_name().unwrap_or_default();
+        let on_disk = Path::new("/").join(directory).join(before);
+        if *called != Value::from(on_disk.to_string_lossy()) {
+            let wanted = Value::from(wanted.to_string_lossy());
+            expected.push(("path_when_failed", called, wanted));
+        }
+    }
     if let Some(state) = claim.in_memory {
         expected.push(("in_memory", &incident["in_memory"], Value::from(state)));
     }

@@ -36,6 +36,8 @@ pub enum Told {
 pub struct Claim {
     /// Name of the file.
     pub file: String,
+    /// What it was called when its write failed, where the tool is held to that.
+    pub called: Option<&'static str>,
     /// The call and who made it.
     pub outcome: Outcome,
     /// `msync`, `fsync`, ...
@@ -62,6 +64,7 @@ impl Claim {
     pub fn new(file: &str, outcome: Outcome, told: Told) -> Claim {
         Claim {
             file: file.to_owned(),
+            called: None,
             outcome,
             call: "msync",
             told,
@@ -77,6 +80,14 @@ impl Claim {
     /// See [`Claim::late`].
     pub fn perhaps_late(self) -> Claim {
         Claim { late: true, ..self }
+    }
+
+    /// What the file was called when its write failed.
+    pub fn called_when_it_failed(self, name: &'static str) -> Claim {
+        Claim {
+            called: Some(name),
+            ..self
+        }
     }
 
     /// Only the file is known.
@@ -414,7 +425,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A file was deleted.
+    /// Gives a file another name.
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        std::fs::rename(self.directory.join(from), self.directory.join(to))?;
+        self.memory.borrow_mut().renamed(from, to);
+        Ok(())
+    }
+
+    /// Deletes a file.
     pub fn delete(&mut self, file: &str) -> Result<()> {
         std::fs::remove_file(self.directory.join(file))?;
         self.memory.borrow_mut().deleted(file);

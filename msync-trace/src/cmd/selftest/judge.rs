@@ -240,6 +240,7 @@ mod tests {
                 dev_name: Some("loop3".to_owned()),
                 ..FileView::default()
             },
+            path_when_failed: None,
         }
     }
 

@@ -21,6 +21,7 @@ fn incident() -> IncidentRecord {
         file: FileRecord {
             path: Some(Name::from("/mnt/db/base.dat")),
             path_from: Some(PathFrom::Caller),
+            path_when_failed: None,
             deleted: false,
             mount: Some(Name::from("/mnt")),
             fs_type: Some("ext4".to_owned()),
@@ -221,4 +222,24 @@ fn colour_changes_no_column() {
     assert_ne!(plain, coloured);
     let stripped = anstream::adapter::strip_str(&coloured).to_string();
     assert_eq!(stripped, plain);
+}
+
+#[test]
+fn another_name_at_the_time_of_the_failure_is_said() {
+    let line = |before: &str, mount: Option<Name>| {
+        let mut renamed = incident();
+        renamed.file.path_when_failed = Some(Name::from(before));
+        renamed.file.mount = mount;
+        line_of(renamed)
+    };
+    let mount = incident().file.mount;
+    let text = line("/mnt/db/old\u{1b}", mount.clone());
+    assert!(
+        text.contains("base.dat (when it failed: /mnt/db/old\\x1b) [8192-12287]"),
+        "{text}"
+    );
+    let same = line("/mnt/db/base.dat", mount);
+    assert!(!same.contains("when it failed"), "{same}");
+    let overlay = line("/upper/base.dat", None);
+    assert!(!overlay.contains("when it failed"), "{overlay}");
 }

@@ -33,6 +33,8 @@ pub enum Record {
     SyncEnd(abi::SyncEnd),
     /// Names of the file of a sync call.
     Path(CallId, FileView),
+    /// Names of an inode whose write is about to fail.
+    Name(abi::InodeKey, FileView),
     /// The call came back, and another copy of the object tells what it returned.
     SyncTold(MonoTime, CallId),
     /// A kernel module was loaded.
@@ -48,7 +50,7 @@ impl Record {
             Self::Converted(at, ..) | Self::SyncTold(at, _) | Self::Module(at, _) => at.0,
             Self::SyncFile(record) => record.header.at,
             Self::SyncEnd(record) => record.header.at,
-            Self::Path(..) => 0,
+            Self::Path(..) | Self::Name(..) => 0,
         }
     }
 }
@@ -73,7 +75,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record> {
             .ok()
             .map(|(r, _)| Record::SyncEnd(r)),
         abi::KIND_TOLD | abi::KIND_OPENED => file_event(bytes, at),
-        abi::KIND_PATH => path(bytes),
+        abi::KIND_PATH | abi::KIND_NAME => path(bytes),
         abi::KIND_MODULE => {
             let (record, _) = abi::ModuleLoaded::read_from_prefix(bytes).ok()?;
             Some(Record::Module(at, text(&record.name)))
@@ -143,24 +145,27 @@ fn path(bytes: &[u8]) -> Option<Record> {
         .split(|&b| b == 0)
         .filter(|name| !name.is_empty())
         .collect();
+    let record = |view| match header.header.kind {
+        abi::KIND_NAME => Record::Name(header.inode, view),
+        _ => Record::Path(CallId(header.call_id), view),
+    };
     if names.is_empty() {
-        return Some(Record::Path(CallId(header.call_id), FileView::default()));
+        return Some(record(FileView::default()));
     }
     let mut path = Vec::new();
     for name in names.iter().rev() {
         path.push(b'/');
         path.extend_from_slice(name);
     }
-    let from_root = header.truncated == 0;
-    if !from_root {
+    let whole = header.truncated == 0;
+    if !whole {
         path.splice(0..0, *b"...");
     }
-    let view = FileView {
+    Some(record(FileView {
         path: Some(path),
-        from_root,
+        from_root: whole && header.header.kind == abi::KIND_PATH,
         ..FileView::default()
-    };
-    Some(Record::Path(CallId(header.call_id), view))
+    }))
 }
 
 /// The model's key of a kernel key.
@@ -230,16 +235,21 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(until_nul(bytes)).into_owned()
 }
 
+/// Most bytes of paths of inodes with failures.
+const MAX_NAME_BYTES: usize = 4 << 20;
+
 /// Most calls whose end is waited for, and most paths kept for them.
 const MAX_WAITING: usize = 4096;
 
 /// What is known of an inode with failures.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Known {
     /// Failures that arrived: compared with the kernel's own count.
     failures: u64,
     /// Nobody further on remembers them: the how manieth this was given up.
     given_up: Option<NonZeroU64>,
+    /// Its path in its filesystem when a write failed last.
+    path: Option<Box<[u8]>>,
 }
 
 /// Turns records, in the order of their times, into facts.
@@ -247,6 +257,8 @@ struct Known {
 pub struct Joiner {
     /// Inodes with failures.
     known: HashMap<abi::InodeKey, Known>,
+    /// Bytes of their paths.
+    name_bytes: usize,
     /// How many inodes were given up so far.
     given_up: u64,
     /// Sync calls whose end has not come.
@@ -264,6 +276,29 @@ impl Joiner {
         self.paths.insert(call.0, view);
     }
 
+    /// Notes the path of an inode whose failures follow.
+    pub fn name(&mut self, key: abi::InodeKey, view: FileView) {
+        let known = self.known.entry(key).or_default();
+        self.name_bytes -= known.path.take().map_or(0, |path| path.len());
+        known.path = view.path.map(Vec::into_boxed_slice);
+        let len = known.path.as_ref().map_or(0, |path| path.len());
+        if self.name_bytes + len > MAX_NAME_BYTES {
+            known.path = None;
+        } else {
+            self.name_bytes += len;
+        }
+    }
+
+    /// What the file was called when its write failed.
+    fn add_name(&self, key: &abi::InodeKey, view: &mut FileView) {
+        let known = self.known.get(key);
+        if view.path.is_none()
+            && let Some(path) = known.and_then(|known| known.path.as_deref())
+        {
+            view.path = Some(path.to_vec());
+        }
+    }
+
     /// A record came from a ring; its turn comes later.
     pub fn arrived(&mut self, record: &Record) {
         if let Record::Fact(fact, key) | Record::Unconverted(fact, key) = record
@@ -277,11 +312,13 @@ impl Joiner {
     /// one.
     pub fn count_anew(&mut self, followed: impl IntoIterator<Item = abi::InodeKey>) {
         let anew = |key: abi::InodeKey| {
-            let before = self.known.get(&key).copied().unwrap_or_default();
+            let before = self.known.get(&key).cloned().unwrap_or_default();
             let failures = 1;
             (key, Known { failures, ..before })
         };
         self.known = followed.into_iter().map(anew).collect();
+        let paths = self.known.values().filter_map(|known| known.path.as_ref());
+        self.name_bytes = paths.map(|path| path.len()).sum();
     }
 
     /// Whether it is a sync and the kernel had counted more failures of its inode than came.
@@ -297,7 +334,10 @@ impl Joiner {
     pub fn push(&mut self, record: Record, dropped: bool, into: &mut Vec<Fact>) {
         match record {
             Record::Fact(fact, key) => self.fact(fact, key, into),
-            Record::Unconverted(fact, key) => {
+            Record::Unconverted(mut fact, key) => {
+                if let FactKind::WriteFailed(failed) = &mut fact.kind {
+                    self.add_name(&key, &mut failed.file);
+                }
                 if let FactKind::WriteFailed(failed) = &fact.kind
                     && let Some(range) = failed.range
                     && !self.unconverted.add(key, range, failed.errno)
@@ -310,6 +350,7 @@ impl Joiner {
             }
             Record::Converted(_, key, range) => self.unconverted.remove(key, range),
             Record::Path(call, view) => self.path(call, view),
+            Record::Name(key, view) => self.name(key, view),
             Record::SyncFile(record) => self.sync_file(&record, dropped, into),
             Record::SyncEnd(end) => {
                 for mut fact in self.waiting.remove(&end.call_id).unwrap_or_default() {
@@ -328,10 +369,13 @@ impl Joiner {
     }
 
     /// A fact by itself. A write that reached blocks which stay unwritten is one that failed.
-    fn fact(&mut self, fact: Fact, key: abi::InodeKey, into: &mut Vec<Fact>) {
-        match &fact.kind {
+    fn fact(&mut self, mut fact: Fact, key: abi::InodeKey, into: &mut Vec<Fact>) {
+        match &mut fact.kind {
+            FactKind::WriteFailed(failed) => self.add_name(&key, &mut failed.file),
             FactKind::WriteOk(written) => {
                 let (at, inode) = (fact.at, written.inode);
+                let mut file = FileView::default();
+                self.add_name(&key, &mut file);
                 let mut say = |kind| into.push(Fact { at, kind });
                 for (range, errno) in self.unconverted.written(&key, written.range) {
                     let Some(errno) = errno else {
@@ -347,7 +391,7 @@ impl Joiner {
                         submitted: None,
                         eviction_watched: true,
                         writer: None,
-                        file: FileView::default(),
+                        file: file.clone(),
                     }));
                 }
                 return;
@@ -385,7 +429,9 @@ impl Joiner {
 
     /// The inode is no longer followed by the kernel side.
     pub fn forget(&mut self, key: &abi::InodeKey) {
-        self.known.remove(key);
+        let known = self.known.remove(key);
+        let path = known.and_then(|known| known.path);
+        self.name_bytes -= path.map_or(0, |path| path.len());
         self.unconverted.forget(key);
     }
 
@@ -470,6 +516,11 @@ impl Joiner {
         if known.given_up.take().is_none() && count == 0 {
             return;
         }
+        let mut file = view.clone();
+        if let Some(path) = known.path.as_deref() {
+            file.path = Some(path.to_vec());
+            file.from_root = false;
+        }
         let at = MonoTime(record.state.last_at.min(record.header.at));
         into.push(Fact {
             at,
@@ -480,7 +531,7 @@ impl Joiner {
                 submitted: None,
                 eviction_watched: false,
                 writer: None,
-                file: view.clone(),
+                file,
             }),
         });
         if count > 0 && !dropped {
@@ -619,6 +670,37 @@ mod tests {
         };
         assert_eq!(view.path.as_deref(), Some(&b"/var/lib/data.db"[..]));
         assert!(view.from_root);
+    }
+
+    #[test]
+    fn a_failure_says_what_the_file_was_called() {
+        let name = |name: &str| FileView {
+            path: Some(name.into()),
+            ..FileView::default()
+        };
+        let record = write_failed(abi::WriteFailed::new_zeroed().as_bytes(), MonoTime(1));
+        let Some(Record::Fact(fact, key)) = record else {
+            panic!("{record:?}")
+        };
+        let mut joiner = Joiner::default();
+        let called = |joiner: &mut Joiner| {
+            let mut facts = Vec::new();
+            joiner.push(Record::Fact(fact.clone(), key), false, &mut facts);
+            match facts.remove(0).kind {
+                FactKind::WriteFailed(failed) => failed.file.path,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(called(&mut joiner), None);
+        joiner.push(Record::Name(key, name("/before")), false, &mut Vec::new());
+        assert_eq!(called(&mut joiner).as_deref(), Some(&b"/before"[..]));
+        joiner.name(key, name("/after"));
+        assert_eq!(called(&mut joiner).as_deref(), Some(&b"/after"[..]));
+        assert_eq!(joiner.name_bytes, "/after".len());
+        joiner.name(key, name(&"x".repeat(MAX_NAME_BYTES + 1)));
+        assert_eq!(called(&mut joiner), None);
+        joiner.forget(&key);
+        assert_eq!(joiner.name_bytes, 0);
     }
 
     proptest::proptest! {

@@ -254,6 +254,11 @@ pub fn resolve(types: &Types) -> Resolved {
     layout.ioend_bio = offset(optional(&[("iomap_ioend", "io_bio")], Expect::Struct));
     layout.vma_rb = offset(optional(&[("vm_area_struct", "vm_rb")], Any));
     layout.mm_rb = offset(optional(&[("mm_struct", "mm_rb")], Any));
+    layout.inode_names = offset(optional(&[("inode", "i_dentry.first")], Ptr));
+    layout.dentry_alias = offset(optional(
+        &[("dentry", "d_u.d_alias"), ("dentry", "d_alias")],
+        Any,
+    ));
     layout.backing_dentry = offset(optional(&[("backing_file", "user_path.dentry")], Ptr));
     layout.backing_mnt = offset(optional(&[("backing_file", "user_path.mnt")], Ptr));
     layout.mm_root = offset(optional(&[("mm_struct", "mm_mt.ma_root")], Ptr));

@@ -314,7 +314,7 @@ impl Tracer {
                 *reload |= at.0 >= instance.began && WATCHED_MODULES.contains(&name.as_str());
             }
             Some(record) => {
-                *following |= !matches!(record, Record::Path(..));
+                *following |= !matches!(record, Record::Path(..) | Record::Name(..));
                 order.push(record);
             }
             None => bad += 1,
@@ -446,6 +446,7 @@ impl Tracer {
             lowest: 0,
             highest: u64::MAX,
             page_exact_at: at,
+            named_at: 0,
             errno: errno.number().into(),
             recorded: 0,
         };
@@ -652,7 +653,10 @@ impl FactSource for Tracer {
             Release::Settled => {
                 self.settled.insert(*inode);
             }
-            Release::Reported if !failed_again => self.stop_following(&key),
+            Release::Reported if !failed_again => {
+                self.stop_following(&key);
+                self.forgotten.insert(*inode, key);
+            }
             Release::Reported | Release::Unreported => {
                 self.order.give_up(key);
             }

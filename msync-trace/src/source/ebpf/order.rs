@@ -52,6 +52,7 @@ impl Order {
         match record {
             // Paths need no order: they are kept until their sync record comes.
             Record::Path(call, view) => self.joiner.path(call, view),
+            Record::Name(key, view) => self.joiner.name(key, view),
             record => {
                 self.joiner.arrived(&record);
                 if record.at() > self.taken_over {
