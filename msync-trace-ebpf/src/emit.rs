@@ -7,15 +7,20 @@ use aya_ebpf::{
 };
 use msync_trace_ebpf::{
     ABSENT, FAILED_EVICTION_WATCHED, FileEvent, Header, InodeKey, KIND_MODULE, KIND_NAME,
-    KIND_PATH, KIND_SYNC_END, KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded, PATH_BYTES,
-    PathHeader, RING_ERRORS, RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING, SyncEnd,
-    SyncFile, TaskInfo, WriteFailed,
+    KIND_PATH, KIND_STORAGE_ERROR, KIND_SYNC_END, KIND_SYNC_FILE, KIND_WRITE_FAILED, ModuleLoaded,
+    PATH_BYTES, PathHeader, RING_ERRORS, RING_PAGES, RING_SYNCS, Range, SYNC_ANEW, SYNC_PENDING,
+    StorageError, SyncEnd, SyncFile, TaskInfo, WriteFailed,
 };
 
 use crate::{
-    inode::{describe, host_of, may_touch, note_named, remember_failure, state_of, tracked},
+    inode::{
+        describe, describe_super, host_of, may_touch, note_named, remember_failure, state_of,
+        tracked,
+    },
     kread::{Addr, current, now, pid_tgid, read, read_bytes, read_ptr},
-    maps::{ERRORS, PAGES, PATHS, PathScratch, SYNCS, config, control, count, layout},
+    maps::{
+        ERRORS, PAGES, PATHS, PathScratch, STORAGE_ERRORS, SYNCS, config, control, count, layout,
+    },
 };
 
 /// Zeroes `words` words, without a call of `memset`, which would cost 32 bytes of stack.
@@ -209,6 +214,31 @@ pub enum Scratch {
 impl Scratch {
     /// How many there are.
     pub const COUNT: u32 = Self::Name as u32 + 1;
+}
+
+/// A disk or a filesystem is in trouble: `sb` is its `struct super_block`, 0 for a disk. Said once a
+/// second at most.
+#[inline(always)]
+pub fn storage_error(hook: u32, what: u32, sb: Addr, dev: u32, errno: u32) {
+    const AGAIN: u64 = 1_000_000_000;
+    let at = now();
+    let which = u64::from(what) << 32 | u64::from(dev);
+    // SAFETY: the value is copied at once; a race tells twice at worst.
+    let told = unsafe { STORAGE_ERRORS.get(&which) }.copied().unwrap_or(0);
+    if told != 0 && at.wrapping_sub(told) < AGAIN {
+        return;
+    }
+    // If there is no room it is told again.
+    let _ = STORAGE_ERRORS.insert(&which, &at, 0);
+    send!(&ERRORS, RING_ERRORS, |record: &mut StorageError| {
+        record.header = header(KIND_STORAGE_ERROR, hook, at);
+        record.what = what;
+        record.errno = errno;
+        record.fs.dev = dev;
+        if sb != 0 {
+            describe_super(sb, &mut record.fs);
+        }
+    });
 }
 
 /// One inode of a sync call.

@@ -256,9 +256,14 @@ pub fn note_read_anew(key: &InodeKey) {
 #[inline(never)]
 pub fn describe(inode: Addr, into: &mut FileSystem) {
     into.nlink = read(inode, layout!(inode_nlink)).unwrap_or(1);
-    let Some(sb) = read_ptr(inode, layout!(inode_sb)) else {
-        return;
-    };
+    if let Some(sb) = read_ptr(inode, layout!(inode_sb)) {
+        describe_super(sb, into);
+    }
+}
+
+/// Names of a filesystem, by its `struct super_block`.
+#[inline(always)]
+pub fn describe_super(sb: Addr, into: &mut FileSystem) {
     into.dev = read(sb, layout!(sb_dev)).unwrap_or(0);
     read_bytes(sb, layout!(sb_id), &mut into.s_id);
     if let Some(fs_type) = read_ptr(sb, layout!(sb_type))

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of everything in this file.
-pub const ABI_VERSION: u8 = 9;
+pub const ABI_VERSION: u8 = 10;
 
 /// Stands in the object as the symbol `ABI_MARK`; user space compares it before loading.
 pub const ABI_MARK: [u8; 17] = {
@@ -233,6 +233,19 @@ wire! {
         pub truncated: u32,
     }
 
+    /// `KIND_STORAGE_ERROR`: a disk or a whole filesystem is in trouble. Once a second at most for
+    /// each of them.
+    pub struct StorageError {
+        /// Kind and time.
+        pub header: Header,
+        /// `STORAGE_` constant.
+        pub what: u32,
+        /// Positive error number; 0 where the hook cannot tell.
+        pub errno: u32,
+        /// Which filesystem; of a disk the device number only.
+        pub fs: FileSystem,
+    }
+
     /// `KIND_MODULE`: a kernel module was loaded.
     pub struct ModuleLoaded {
         /// Kind and time.
@@ -334,6 +347,27 @@ wire! {
         pub bio_end_io: u32,
         /// `bio.bi_private`.
         pub bio_private: u32,
+        /// `request.cmd_flags` (u32).
+        pub rq_flags: u32,
+        /// `request.rq_disk`, [`ABSENT`] from 5.17 on.
+        pub rq_disk: u32,
+        /// `request.q`.
+        pub rq_queue: u32,
+        /// `request_queue.disk`, [`ABSENT`] before 5.15.
+        pub queue_disk: u32,
+        /// `gendisk.major` (s32).
+        pub disk_major: u32,
+        /// `gendisk.first_minor` (s32).
+        pub disk_first_minor: u32,
+        /// XFS: `xfs_mount.m_super`.
+        pub xfs_mount_super: u32,
+        /// XFS: `xlog.l_mp`.
+        pub xfs_log_mount: u32,
+        /// btrfs: `btrfs_fs_info.sb`.
+        pub btrfs_info_super: u32,
+        /// Bit mask of the kinds of pages that were dirty (`enum mf_action_page_type`,
+        /// `MF_MSG_DIRTY_LRU` and its like).
+        pub memory_dirty_types: u32,
         /// `request.bio`.
         pub rq_bio: u32,
         /// `request.start_time_ns` (u64).
@@ -648,6 +682,15 @@ pub const KIND_MODULE: u32 = 12;
 pub const KIND_CONVERTED: u32 = 13;
 /// [`PathHeader`] and names.
 pub const KIND_NAME: u32 = 14;
+/// [`StorageError`].
+pub const KIND_STORAGE_ERROR: u32 = 15;
+
+/// The disk could not flush its cache.
+pub const STORAGE_FLUSH_FAILED: u32 = 1;
+/// The filesystem found an error, and may be read-only for it.
+pub const STORAGE_FILESYSTEM_ERROR: u32 = 2;
+/// The filesystem was shut down.
+pub const STORAGE_FILESYSTEM_SHUTDOWN: u32 = 3;
 
 /// Flag of [`WriteFailed`]: evictions were being watched.
 pub const FAILED_EVICTION_WATCHED: u32 = 1;

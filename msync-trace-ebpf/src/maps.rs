@@ -26,6 +26,16 @@ pub static CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(8_192, 0);
 #[map]
 pub static EXT4_DISCARDS: LruHashMap<u64, Ext4Discard> = LruHashMap::with_max_entries(4_096, 0);
 
+/// When an error of a disk or filesystem was told last, `CLOCK_MONOTONIC` ns, by its `STORAGE_`
+/// constant (upper half) and device number.
+#[map]
+pub static STORAGE_ERRORS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(256, 0);
+
+/// Errors that were recorded on a file and whose bytes no hook knew, by thread (`pid_tgid`): it may
+/// yet say what kind of failure that was.
+#[map]
+pub static RECORDED: LruHashMap<u64, Recorded> = LruHashMap::with_max_entries(256, 0);
+
 /// Whose a bio is: address of its `bi_end_io` to one of the ABI's `OWNER_` numbers. What is not in
 /// it is no write of the page cache: `O_DIRECT`, a clone of a stacked device, metadata ...
 #[map]
@@ -81,6 +91,15 @@ pub struct Ext4Discard {
     pub at: u64,
     /// 1: the pages are gone; 0: they were about to be written.
     pub given_up: u64,
+}
+
+/// See [`RECORDED`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Recorded {
+    pub inode: u64,
+    /// `CLOCK_MONOTONIC`, ns.
+    pub at: u64,
 }
 
 /// Offsets of the running kernel; user space fills it before loading.

@@ -120,7 +120,7 @@ impl Naive {
             FactKind::Discarded(f) => f.inode.ino,
             FactKind::Evicted(f) => f.inode.ino,
             FactKind::Gone(f) => f.inode.ino,
-            FactKind::Lost(_) => return said,
+            FactKind::Lost(_) | FactKind::StorageError(_) => return said,
         };
         let was_outstanding = self.files.entry(ino).or_default().outstanding();
         match &fact.kind {
@@ -152,7 +152,7 @@ impl Naive {
                     told.2 = false;
                 }
             }
-            FactKind::Lost(_) => {}
+            FactKind::Lost(_) | FactKind::StorageError(_) => {}
         }
         self.changes(ino, &mut said);
         if matches!(&fact.kind, FactKind::Gone(f) if f.deleted) {

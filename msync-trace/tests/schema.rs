@@ -8,8 +8,8 @@ use msync_trace::{
     model::{
         ByteRange, Call, CallId, Coverage, Discarded, Errno, Evicted, Evidence, Fact, FactKind,
         FileId, FileSystemId, FileView, Gone, InMemory, Incident, IncidentId, InodeKey, LossCause,
-        Lost, MonoTime, Opened, ProcessId, Redirtied, SyncReturn, Task, Told, ToldWho, WriteFailed,
-        WriteOk,
+        Lost, MonoTime, Opened, ProcessId, Redirtied, StorageError, StorageErrorKind, SyncReturn,
+        Task, Told, ToldWho, WriteFailed, WriteOk,
     },
     schema::{
         Body, Clock, CommandEnd, Container, Explanation, Filters, Head, HookRecord, KernelRecord,
@@ -154,6 +154,18 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn storage_error()(
+        what in word::<StorageErrorKind>(),
+        errno in of(errno()),
+        dev in of(dev()),
+        dev_name in of(any::<String>()),
+        fs_type in of(any::<String>()),
+    ) -> StorageError {
+        StorageError { what, errno, dev, dev_name, fs_type }
+    }
+}
+
 fn kind() -> impl Strategy<Value = FactKind> {
     let file = || any::<u64>().prop_map(FileId);
     prop_oneof![
@@ -176,6 +188,7 @@ fn kind() -> impl Strategy<Value = FactKind> {
         (inode(), file()).prop_map(|(inode, file)| FactKind::Opened(Opened { inode, file })),
         (inode(), any::<bool>())
             .prop_map(|(inode, deleted)| FactKind::Gone(Gone { inode, deleted })),
+        storage_error().prop_map(FactKind::StorageError),
         (word::<LossCause>(), any::<u64>())
             .prop_map(|(cause, count)| FactKind::Lost(Lost { cause, count })),
     ]

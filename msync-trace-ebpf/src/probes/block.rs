@@ -5,17 +5,18 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use msync_trace_ebpf::{OWNER_BTRFS, OWNER_EXT4, OWNER_IOMAP, OWNER_PAGES};
 
-use super::{btrfs::suspect_bio, ext4, hook, iomap};
+use super::{btrfs::suspect_bio, ext4, hook, iomap, storage::flush_failed};
 use crate::{
     bio::{Outcome, WHOLE, errno_of_status, ioend_of, owner_of, report_bio, root_of},
     kread::{Addr, read},
     maps::{any_tracked, config, count, layout},
 };
 
-/// `REQ_OP_MASK` and `REQ_OP_WRITE` (include/linux/blk_types.h), `REQ_OP_ZONE_APPEND` is 7 from
+/// `REQ_OP_MASK`, `REQ_OP_WRITE` and `REQ_OP_FLUSH` (include/linux/blk_types.h), `REQ_OP_ZONE_APPEND` is 7 from
 /// 5.18 on and 13 before.
 const OP_MASK: u32 = 0xff;
 const OP_WRITE: u32 = 1;
+const OP_FLUSH: u32 = 2;
 const OP_ZONE_APPEND: u32 = 7;
 const OP_ZONE_APPEND_OLD: u32 = 13;
 
@@ -76,6 +77,13 @@ fn block_rq_complete(ctx: RawTracePointContext) -> u32 {
     let mut left = u64::from(ctx.arg::<u32>(2));
     let submitted: u64 = read(request, layout!(rq_start_time)).unwrap_or(0);
     let mut bio: u64 = read(request, layout!(rq_bio)).unwrap_or(0);
+    if errno != 0 && bio == 0 {
+        let op = read::<u32>(request, layout!(rq_flags)).unwrap_or(0) & OP_MASK;
+        if op == OP_FLUSH {
+            flush_failed(request, errno);
+        }
+        return 0;
+    }
     for _ in 0..STRIDES {
         left = stride_ended(bio, left, u64::from(errno), submitted);
         if left == 0 {

@@ -25,6 +25,8 @@ pub mod hook {
     pub const NFS: u32 = 21;
     pub const FUSE: u32 = 22;
     pub const PLAIN: u32 = 23;
+    pub const STORAGE: u32 = 24;
+    pub const MEMORY: u32 = 25;
 }
 
 mod block;
@@ -32,8 +34,10 @@ mod btrfs;
 mod ext4;
 mod fuse;
 mod iomap;
+mod memory;
 mod nfs;
 mod pages;
 mod plain;
 mod recorded;
+mod storage;
 mod sync;

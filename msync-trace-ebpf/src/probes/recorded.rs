@@ -8,7 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use msync_trace_ebpf::{KIND_TOLD, KIND_WRITE_OK};
 
-use super::hook;
+use super::{hook, memory::note_recorded_by};
 use crate::{
     bio::{Outcome, bytes_of_folio, report_range},
     emit::{Failure, file_event, range_event, write_failed},
@@ -39,6 +39,7 @@ fn recorded(ctx: RawTracePointContext) -> u32 {
     if note_recorded(&key, SAME_FAILURE_NS) {
         return 0;
     }
+    note_recorded_by(inode);
     let recorded: u32 = read(mapping, layout!(mapping_wb_err)).unwrap_or(5);
     debug!(
         &ctx,

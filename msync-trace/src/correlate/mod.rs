@@ -177,6 +177,8 @@ impl Correlator {
                 self.visit(f.inode, at, out, |i, tally| i.left_memory(at, tally));
             }
             FactKind::Lost(loss) => self.ledger.lose(at, *loss, out),
+            // Of no file: no verdict follows from it.
+            FactKind::StorageError(_) => {}
         }
     }
 

@@ -22,10 +22,10 @@ use std::{
 pub use machine::{Machine, look_at_clocks, machine};
 
 use crate::{
-    model::{FileView, Incident, ProcessId},
+    model::{FileView, Incident, ProcessId, StorageError, StorageErrorKind},
     schema::{
         Body, Clock, FileRecord, Head, IncidentRecord, Moment, Name, PathFrom, ProcessRecord,
-        Record,
+        Record, StorageErrorRecord,
     },
 };
 pub use mounts::{Mount, Mounts};
@@ -113,6 +113,27 @@ impl Enricher {
         Record {
             head: Head::at(incident.synced_at, clock),
             body: Body::Incident(Box::new(record)),
+        }
+    }
+
+    /// What happened to a disk or a filesystem, with its names, and how the mount table shows it now.
+    #[must_use]
+    pub fn storage_error(&self, error: StorageError) -> StorageErrorRecord {
+        let of_filesystem = error.what != StorageErrorKind::FlushFailed;
+        let mounts = self.our_mounts();
+        let mount = error
+            .dev
+            .filter(|_| of_filesystem)
+            .and_then(|dev| mounts.showing(dev, b"/").or_else(|| mounts.first(dev)));
+        StorageErrorRecord {
+            mount: mount.map(|mount| Name(mount.point.clone())),
+            read_only: mount.is_some_and(|mount| mount.read_only),
+            error: StorageError {
+                dev_name: error
+                    .dev_name
+                    .or_else(|| device::name(&self.sys, error.dev?)),
+                ..error
+            },
         }
     }
 

@@ -14,6 +14,9 @@ pub struct Mount {
     pub root: Vec<u8>,
     /// Where.
     pub point: Vec<u8>,
+    /// Whether its filesystem can not be written: mounted so, or for an error since (ext4 from 6.15
+    /// on has options of its own for that).
+    pub read_only: bool,
 }
 
 impl Mount {
@@ -57,6 +60,11 @@ impl Mounts {
             .min_by_key(|mount| mount.root.len())
     }
 
+    /// The oldest mount of the filesystem.
+    pub(super) fn first(&self, dev: u32) -> Option<&Mount> {
+        self.0.iter().find(|mount| mount.dev == dev)
+    }
+
     /// The mount that a path of this namespace lies on, if it is one of this device.
     pub(super) fn holding(&self, dev: u32, path: &[u8]) -> Option<&Mount> {
         self.of(path).filter(|mount| mount.dev == dev)
@@ -81,13 +89,28 @@ fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
     (rest.is_empty() || rest[0] == b'/').then_some(rest)
 }
 
+/// Options of a filesystem that cannot be written.
+const READ_ONLY: [&[u8]; 3] = [b"ro", b"emergency_ro", b"shutdown"];
+
 /// `36 35 98:0 /root /point options ...` (proc_pid_mountinfo(5)).
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|b| *b == b' ');
     let dev = parse_dev(std::str::from_utf8(fields.nth(2)?).ok()?)?;
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    Some(Mount { dev, root, point })
+    // Options of the mount and optional fields, then a dash, type, source, and those of the
+    // filesystem.
+    let options = fields.skip_while(|field| *field != b"-").nth(3);
+    let options = options.unwrap_or_default().split(|b| *b == b',');
+    let read_only = options
+        .into_iter()
+        .any(|option| READ_ONLY.contains(&option));
+    Some(Mount {
+        dev,
+        root,
+        point,
+        read_only,
+    })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\040` and so on (`mangle_path`).

@@ -26,7 +26,7 @@ fn made_up_machine() -> (TempDir, Enricher) {
     let mountinfo = "\
         22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
         30 22 8:1 /srv/my\\040data /data rw - ext4 /dev/sda1 rw\n\
-        31 22 0:40 /subvol /pool rw - btrfs /dev/sdb rw\n";
+        31 22 0:40 /subvol /pool rw shared:7 - btrfs /dev/sdb ro,space_cache\n";
     fs::write(root.path().join("proc/self/mountinfo"), mountinfo).unwrap();
     fs::write(process.join("mountinfo"), mountinfo).unwrap();
     let device = root.path().join("sys/dev/block/8:1");
@@ -214,4 +214,30 @@ fn what_the_file_was_called_is_said_as_the_process_sees_it() {
     let elsewhere = before("/etc/old", SDA1);
     assert_eq!(elsewhere, Name::from("/etc/old"), "through our own mounts");
     assert_eq!(before("/old", SDA1 + 99), Name::from("/old"), "not mounted");
+}
+
+#[test]
+fn a_filesystem_in_trouble_is_shown_where_it_is_mounted_and_whether_it_can_be_written() {
+    let (_root, enricher) = made_up_machine();
+    let shown = |what, dev| {
+        let record = enricher.storage_error(StorageError {
+            what,
+            errno: None,
+            dev: Some(dev),
+            dev_name: None,
+            fs_type: None,
+        });
+        let mount = record.mount.map(|mount| mount.lossy().into_owned());
+        (record.error.dev_name, mount, record.read_only)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    use StorageErrorKind::{FilesystemError, FlushFailed};
+    assert_eq!(
+        shown(FilesystemError, SDA1),
+        (some("sda1"), some("/"), false)
+    );
+    // Only a part of it is mounted.
+    assert_eq!(shown(FilesystemError, 40), (None, some("/pool"), true));
+    assert_eq!(shown(FilesystemError, 41), (None, None, false));
+    assert_eq!(shown(FlushFailed, SDA1), (some("sda1"), None, false));
 }

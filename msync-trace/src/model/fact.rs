@@ -37,6 +37,8 @@ pub enum FactKind {
     Evicted(Evicted),
     /// The inode left the inode cache.
     Gone(Gone),
+    /// A disk or a whole filesystem is in trouble. No lost page by itself.
+    StorageError(StorageError),
     /// Something could not be seen: the run is incomplete.
     Lost(Lost),
 }
@@ -181,6 +183,33 @@ pub struct Gone {
     pub inode: InodeKey,
     /// Whether the file was deleted (no link left): its bytes were given up on purpose.
     pub deleted: bool,
+}
+
+/// A disk or a whole filesystem is in trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageError {
+    /// What happened.
+    pub what: StorageErrorKind,
+    /// The error, where the hook can tell.
+    pub errno: Option<Errno>,
+    /// Device number of the disk, or of the filesystem (`s_dev`), as the kernel has it:
+    /// `major << 20 | minor`.
+    pub dev: Option<u32>,
+    /// Its name; `None` for a disk.
+    pub dev_name: Option<String>,
+    /// Type of the filesystem; `None` for a disk.
+    pub fs_type: Option<String>,
+}
+
+/// What befalls a disk or a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StorageErrorKind {
+    /// The disk could not flush its cache: what it had acknowledged since the last flush may be lost.
+    FlushFailed,
+    /// The filesystem found an error, in itself or in its journal.
+    FilesystemError,
+    /// The filesystem was shut down, by itself or on request.
+    FilesystemShutdown,
 }
 
 /// What could not be seen.

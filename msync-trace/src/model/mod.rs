@@ -13,7 +13,7 @@ mod time;
 
 pub use fact::{
     Call, CallId, Discarded, Evicted, Fact, FactKind, FileId, Gone, LossCause, Lost, Opened,
-    Redirtied, SyncReturn, Told, WriteFailed, WriteOk,
+    Redirtied, StorageError, StorageErrorKind, SyncReturn, Told, WriteFailed, WriteOk,
 };
 pub use incident::{
     Change, ChangeKind, Coverage, Evidence, InMemory, Incident, IncidentId, Release, ToldWho,

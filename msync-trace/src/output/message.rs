@@ -6,8 +6,8 @@ use anstyle::{AnsiColor, Style as Paint};
 
 use super::escape;
 use crate::{
-    model::{Call, LossCause},
-    schema::{CommandEnd, Start, Stop, StopReason, Totals, Word},
+    model::{Call, LossCause, StorageErrorKind},
+    schema::{CommandEnd, Start, Stop, StopReason, StorageErrorRecord, Totals, Word, spell_dev},
 };
 
 /// Whether messages have colour.
@@ -89,6 +89,41 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
         }
         LossCause::ProgramSkipped => "the kernel skipped a program that was active there already",
         LossCause::MemoryLimit => "the correlator reached its memory limit",
+    }
+}
+
+/// What befell a disk or a filesystem, for people.
+#[must_use]
+pub fn storage_error(record: &StorageErrorRecord) -> String {
+    let error = &record.error;
+    let mut who = match (&error.dev_name, error.dev) {
+        (Some(name), _) => escape(name.as_bytes()),
+        (None, Some(dev)) => format!("device {}", spell_dev(dev)),
+        (None, None) => "unknown device".to_owned(),
+    };
+    if let Some(fs_type) = &error.fs_type {
+        let place = record.mount.as_ref();
+        let place = place.map_or_else(String::new, |mount| format!(", {}", escape(&mount.0)));
+        let _ = write!(who, " ({}{place})", escape(fs_type.as_bytes()));
+    }
+    let errno = error
+        .errno
+        .map_or_else(String::new, |errno| format!(" ({errno})"));
+    let consequence = match record.read_only {
+        true => "; it is read-only now",
+        false => "",
+    };
+    match error.what {
+        StorageErrorKind::FlushFailed => format!(
+            "{who}: the disk could not flush its cache{errno}; \
+             what it had acknowledged before may be lost"
+        ),
+        StorageErrorKind::FilesystemError => {
+            format!("{who}: the filesystem reports an error{errno}{consequence}")
+        }
+        StorageErrorKind::FilesystemShutdown => {
+            format!("{who}: the filesystem was shut down{errno}")
+        }
     }
 }
 

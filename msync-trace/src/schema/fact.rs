@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Body, Clock, Head, Record, words::mirrored};
+use super::{
+    Body, Clock, Head, Record,
+    words::{dev, mirrored},
+};
 use crate::model::{
     ByteRange, Call, CallId, Discarded, Errno, Evicted, Fact, FactKind, FileId, FileView, Gone,
-    InodeKey, LossCause, Lost, MonoTime, Opened, Redirtied, SyncReturn, Task, Told, WriteFailed,
-    WriteOk,
+    InodeKey, LossCause, Lost, MonoTime, Opened, Redirtied, StorageError, StorageErrorKind,
+    SyncReturn, Task, Told, WriteFailed, WriteOk,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +101,19 @@ struct GoneMembers {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "StorageError")]
+struct StorageErrorMembers {
+    what: StorageErrorKind,
+    #[serde(rename = "error")]
+    errno: Option<Errno>,
+    #[serde(with = "dev")]
+    dev: Option<u32>,
+    #[serde(rename = "device")]
+    dev_name: Option<String>,
+    fs_type: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Lost")]
 struct LostMembers {
     cause: LossCause,
@@ -114,6 +130,7 @@ mirrored! {
     Discarded as DiscardedMembers,
     Evicted as EvictedMembers,
     Gone as GoneMembers,
+    StorageError as StorageErrorMembers,
     Lost as LostMembers,
 }
 
@@ -131,6 +148,7 @@ impl Record {
             FactKind::Discarded(it) => Body::Discarded(it),
             FactKind::Evicted(it) => Body::Evicted(it),
             FactKind::Gone(it) => Body::Gone(it),
+            FactKind::StorageError(it) => Body::StorageError(it.into()),
             FactKind::Lost(it) => Body::Lost(it),
         };
         Self {
@@ -152,6 +170,7 @@ impl Record {
             Body::Discarded(it) => FactKind::Discarded(it),
             Body::Evicted(it) => FactKind::Evicted(it),
             Body::Gone(it) => FactKind::Gone(it),
+            Body::StorageError(it) => FactKind::StorageError(it.error),
             Body::Lost(it) => FactKind::Lost(it),
             Body::Start(_)
             | Body::Hooks(_)

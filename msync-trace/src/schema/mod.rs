@@ -17,7 +17,7 @@ pub use names::{BadSpelling, Name};
 pub use record::{
     Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
     HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
-    Stop, StopReason, Totals,
+    Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use words::{Word, parse_dev, spell_dev};
 

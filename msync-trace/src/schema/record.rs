@@ -5,8 +5,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{Clock, Name, SCHEMA, WallTime, Word, names, words};
 use crate::model::{
     ByteRange, Call, ChangeKind, Coverage, Discarded, Errno, Evicted, Evidence, Gone, InMemory,
-    IncidentId, InodeKey, Lost, MonoTime, Opened, Redirtied, SyncReturn, Task, Told, ToldWho,
-    WriteFailed, WriteOk,
+    IncidentId, InodeKey, Lost, MonoTime, Opened, Redirtied, StorageError, SyncReturn, Task, Told,
+    ToldWho, WriteFailed, WriteOk,
 };
 
 /// One line.
@@ -76,6 +76,8 @@ pub enum Body {
     Incident(Box<IncidentRecord>),
     /// Something happened to an earlier incident.
     Change(ChangeRecord),
+    /// A disk or a whole filesystem is in trouble.
+    StorageError(StorageErrorRecord),
     /// Something could not be seen.
     Lost(Lost),
     /// Tracing ended.
@@ -98,6 +100,31 @@ pub enum Body {
     Evicted(Evicted),
     /// See [`crate::model::FactKind::Gone`].
     Gone(Gone),
+}
+
+/// A disk or a whole filesystem is in trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageErrorRecord {
+    /// What happened, and to whom.
+    #[serde(flatten)]
+    pub error: StorageError,
+    /// Where the filesystem is mounted in our view.
+    #[serde(flatten, with = "names::mount")]
+    pub mount: Option<Name>,
+    /// Whether our mount table says, shortly after, that the filesystem cannot be written. ext4 on
+    /// 6.12 does not show it.
+    pub read_only: bool,
+}
+
+impl From<StorageError> for StorageErrorRecord {
+    /// Without what has to be looked up.
+    fn from(error: StorageError) -> Self {
+        Self {
+            error,
+            mount: None,
+            read_only: false,
+        }
+    }
 }
 
 /// Tracing began.

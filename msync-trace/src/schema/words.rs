@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::names;
 use crate::model::{
     ByteRange, Call, CallId, Coverage, Errno, Evidence, FileId, FileSystemId, FileView, InMemory,
-    IncidentId, InodeKey, LossCause, MonoTime, ProcessId, Task, ToldWho,
+    IncidentId, InodeKey, LossCause, MonoTime, ProcessId, StorageErrorKind, Task, ToldWho,
 };
 
 /// A type whose values are single words in every output.
@@ -76,6 +76,11 @@ words! {
         Partly => "partly",
         No => "no",
         Unknown => "unknown",
+    }
+    StorageErrorKind {
+        FlushFailed => "flush_failed",
+        FilesystemError => "filesystem_error",
+        FilesystemShutdown => "filesystem_shutdown",
     }
     LossCause {
         ErrorRingFull => "error_ring_full",

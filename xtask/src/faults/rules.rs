@@ -40,6 +40,8 @@ pub enum Access {
     Read,
     /// Writes.
     Write,
+    /// Requests to flush the cache, which have no place.
+    Flush,
 }
 
 /// The part of the disk that a rule is about. A request matches if it touches it.
@@ -211,6 +213,16 @@ impl Rules {
             on: Access::Read,
             offset,
             len,
+            bytes: &[],
+        })
+    }
+
+    /// Judges a flush.
+    pub fn flush(&mut self) -> Verdict {
+        self.judge(&Request {
+            on: Access::Flush,
+            offset: 0,
+            len: 0,
             bytes: &[],
         })
     }

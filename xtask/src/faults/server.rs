@@ -388,7 +388,17 @@ impl Filesystem for FaultFile {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // A cache flush always succeeds: only lost pages are our subject.
-        reply.ok();
+        let verdict = self.0.disk().rules.flush();
+        let answer = move || match verdict.failure {
+            Some(failure) => reply.error(Errno::from_i32(failure.errno)),
+            None => reply.ok(),
+        };
+        if verdict.delay.is_zero() {
+            return answer();
+        }
+        std::thread::spawn(move || {
+            std::thread::sleep(verdict.delay);
+            answer();
+        });
     }
 }

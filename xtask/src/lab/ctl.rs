@@ -67,6 +67,9 @@ struct Which {
     /// Reads rather than writes
     #[arg(long)]
     reads: bool,
+    /// Flushes of the cache rather than writes
+    #[arg(long, conflicts_with_all = ["reads", "range"])]
+    flushes: bool,
     /// Only the n-th that matches, counted from 1
     #[arg(long, value_name = "N")]
     nth: Option<NonZero<u64>>,
@@ -85,9 +88,10 @@ impl Which {
             "a probability is between 0 and 1"
         );
         Ok(FaultRule {
-            on: match self.reads {
-                true => Access::Read,
-                false => Access::Write,
+            on: match (self.reads, self.flushes) {
+                (true, _) => Access::Read,
+                (_, true) => Access::Flush,
+                _ => Access::Write,
             },
             place: self.range.clone().map_or(Place::Anywhere, Place::Bytes),
             effect,
@@ -159,9 +163,11 @@ fn describe(rule: &FaultRule) -> String {
             words += &format!(" (tagged pages {}..{})", pages.start, pages.end);
         }
     }
-    if rule.on == Access::Read {
-        words += " --reads";
-    }
+    words += match rule.on {
+        Access::Read => " --reads",
+        Access::Flush => " --flushes",
+        Access::Write => "",
+    };
     if let Some(nth) = rule.nth {
         words += &format!(" --nth {nth}");
     }
@@ -199,6 +205,7 @@ mod tests {
             "fail --error EIO --range 4096..8192 --nth 3 --probability 0.5 --seed 7",
             "fail --error ENOSPC --torn",
             "fail --error EIO --reads",
+            "fail --error EIO --flushes",
             "delay --ms 50 --range 0..4096",
         ] {
             assert_eq!(round_trip(line), line);

@@ -11,8 +11,8 @@ use anyhow::{Result, ensure};
 
 use super::extents;
 use super::page::DOOMED;
-use super::program::{Ask, By, Open, Outcome, Program, Step};
-use super::volume::{Kind, run};
+use super::program::{Ask, By, Open, Outcome, Program, Step, kernel_time};
+use super::volume::{Kind, kernel_version, run};
 use super::world::{Claim, Skip, Told, Truth, World};
 use crate::faults::{Access, BLOCK, Effect, FaultRule, Place};
 
@@ -169,6 +169,9 @@ pub fn scenarios() -> &'static [Scenario] {
         two_threads_at_once on WRITE_ERRORS;
         among_many_mappings on PAGE_ERRORS;
         renamed_between on RENAMES;
+        flush_fails on PAGE_ERRORS;
+        shut_down on &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs];
+        metadata_cannot_be_written on DISKS;
         through_a_bind_mount on DISKS;
         through_an_overlay on DISKS;
         written_in_place on &[Kind::Btrfs];
@@ -199,6 +202,7 @@ const REUSED: &str = "new";
 const PAGES: u64 = 16;
 const ALL: Range<u64> = 0..PAGES;
 const BAD: Range<u64> = 4..8;
+const GOOD: Range<u64> = 0..2;
 
 /// A program with a healthy file of 16 pages, mapped at the start of its arena, all on disk.
 fn program_with_file(world: &mut World, name: &str) -> Result<(Program, usize)> {
@@ -631,7 +635,11 @@ fn memory_failed_under_a_dirty_page(world: &mut World) -> Result<()> {
     victim.step(&Step::Poison(BAD.start))?.must_be(0)?;
     is_told(world, &mut victim, ALL)?;
     let lie = victim.msync(ALL)?.must_be(0)?;
-    let claim = Claim::new(FILE, lie, Told::Caller).somewhere();
+    let claim = Claim::new(FILE, lie, Told::Caller).errno(libc::EHWPOISON);
+    let claim = match world.volume.sight.memory {
+        true => claim,
+        false => claim.somewhere(),
+    };
     world.lied(claim.lost(BAD.start..BAD.start + 1))
 }
 
@@ -737,6 +745,72 @@ fn renamed_between(world: &mut World) -> Result<()> {
             .called_when_it_failed(FILE)
             .lost(BAD),
     )
+}
+
+/// The disk takes every byte and cannot flush its cache: the program is told, no page is lost.
+fn flush_fails(world: &mut World) -> Result<()> {
+    let (mut program, _) = program_with_file(world, "program")?;
+    program.store(GOOD, false)?;
+    world.fail_flushes()?;
+    let began = kernel_time();
+    let outcome = program.msync(ALL)?;
+    // 5.10: XFS and ext4 without a journal do not look at what became of the flush.
+    ensure!(
+        outcome.errno != 0 || kernel_version() <= (5, 10),
+        "msync gave 0"
+    );
+    world.storage_error("flush_failed", began).errno = Some(libc::EIO);
+    world.volume.device.heal()?;
+    match world.kind() {
+        // What was written elsewhere is not in the file before the tree is.
+        Kind::Btrfs => world.point(Truth::LostWithoutPromise(FILE.to_owned())),
+        _ => world.kept(FILE),
+    }
+}
+
+/// Shut down on request: the program is told.
+fn shut_down(world: &mut World) -> Result<()> {
+    let (mut program, _) = program_with_file(world, "program")?;
+    program.store(GOOD, false)?;
+    let began = kernel_time();
+    world.shut_down()?;
+    let outcome = program.msync(ALL)?;
+    ensure!(outcome.errno != 0, "msync gave 0");
+    if world.kind() != Kind::Xfs || kernel_version() > (5, 10) {
+        world.storage_error("filesystem_shutdown", began);
+    }
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
+}
+
+/// The journal or the tree cannot be written: the filesystem is of no use from then on, and says so.
+fn metadata_cannot_be_written(world: &mut World) -> Result<()> {
+    let (mut program, _) = program_with_file(world, "program")?;
+    program.store(GOOD, false)?;
+    world.fail_everywhere()?;
+    let began = kernel_time();
+    let outcome = program.msync(ALL)?;
+    ensure!(outcome.errno != 0, "msync gave 0");
+    // A new file has to go through the journal; who wants another one finds that it is dead.
+    for name in ["more", "still_more"] {
+        let made = std::fs::File::create(world.directory().join(name));
+        let made = made.and_then(|file| file.sync_all());
+        world.note(format!("a new file: {made:?}"));
+    }
+    if world.volume.sight.own_errors {
+        let xfs = world.kind() == Kind::Xfs;
+        let what = match xfs {
+            true => "filesystem_shutdown",
+            false => "filesystem_error",
+        };
+        let ext4 = world.kind() == Kind::Ext4;
+        let hidden = ext4 && ((6, 2)..(6, 15)).contains(&kernel_version());
+        let shown = !xfs && !hidden;
+        world.storage_error(what, began).read_only = shown;
+        // The tool looks at the mount table two seconds later.
+        std::thread::sleep(Duration::from_millis(if shown { 2500 } else { 0 }));
+    }
+    world.heal()?;
+    world.point(Truth::LostWithoutPromise(FILE.to_owned()))
 }
 
 /// btrfs without copy on write: the old bytes are where the new ones should be.

@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use cases::{Scenario, scenarios};
 use tool::{Report, Running, Tool};
 use volume::{Kind, Sight, Volume};
-use world::{Skip, World};
+use world::{Skip, StorageClaim, World};
 
 /// Loses data on purpose on a scratch disk and compares what msync-trace reports with what the
 /// disk has.
@@ -255,6 +255,7 @@ struct Done {
 struct Played {
     story: Story,
     losses: Result<verdict::Losses>,
+    storage_errors: Vec<StorageClaim>,
     notes: Vec<String>,
     took: Duration,
 }
@@ -278,16 +279,21 @@ fn play(
             progress(*story);
         }
         let begin = Instant::now();
-        let mut notes = Vec::new();
+        let (mut notes, mut storage_errors) = (Vec::new(), Vec::new());
         let losses = match &running {
             Err(error) => Err(again(error)),
             Ok(_) => volumes
                 .turn_to(story.kind)
-                .and_then(|volume| lose(story.scenario, volume, &mut notes)),
+                .and_then(|volume| lose(story.scenario, volume, &mut notes))
+                .map(|(losses, claims)| {
+                    storage_errors = claims;
+                    losses
+                }),
         };
         played.push(Played {
             story: *story,
             losses,
+            storage_errors,
             notes,
             took: begin.elapsed(),
         });
@@ -354,7 +360,8 @@ impl WholeRun {
         if verdict::any_at_server(losses) {
             incidents.extend(report.incidents_below(&volume.on_server(&folder)?));
         }
-        let held = verdict::hold_to_account(volume, losses, &incidents, &mut played.notes);
+        let held = verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)
+            .and_then(|()| verdict::hold_to_storage_errors(report, &played.storage_errors));
         // What was dropped explains what is missing.
         let complete = report.complete();
         match (held, complete) {
@@ -373,11 +380,16 @@ fn progress(story: Story) {
     println!("... {}", story.name());
 }
 
-fn lose(case: &Scenario, volume: &mut Volume, notes: &mut Vec<String>) -> Result<verdict::Losses> {
+fn lose(
+    case: &Scenario,
+    volume: &mut Volume,
+    notes: &mut Vec<String>,
+) -> Result<(verdict::Losses, Vec<StorageClaim>)> {
     let mut world = World::new(volume, case.name)?;
     let played = (case.play)(&mut world);
-    let (points, mut seen) = world.into_points();
+    let (points, storage_errors, mut seen) = world.into_points();
     notes.append(&mut seen);
     played?;
-    verdict::read_the_disk(volume, &points, notes)
+    let losses = verdict::read_the_disk(volume, &points, notes)?;
+    Ok((losses, storage_errors))
 }

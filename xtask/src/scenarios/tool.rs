@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::program::name;
 use super::volume::{Kind, kernel_version};
-use super::world::{Claim, Skip, Told};
+use super::world::{Claim, Skip, StorageClaim, Told};
 use crate::faults::BLOCK;
 
 /// Attaching takes long under software emulation.
@@ -45,6 +45,8 @@ pub struct Running {
 pub struct Report {
     /// The incidents, as they were printed.
     pub incidents: Vec<Value>,
+    /// What befell disks and filesystems.
+    pub storage_errors: Vec<Value>,
     /// The stop record.
     pub stop: Value,
     /// Exit status.
@@ -239,6 +241,7 @@ impl Running {
         }
         Ok(Report {
             incidents: of_type("incident"),
+            storage_errors: of_type("storage_error"),
             stop,
             status,
             transcript,
@@ -284,6 +287,18 @@ pub fn is_about(incident: &Value, claim: &Claim) -> bool {
         && (begin..=end).contains(&at)
         && incident["process"]["pid"].as_i64() == Some(i64::from(claim.outcome.pid))
         && incident["call"] == claim.call
+}
+
+/// Whether this record is what the claim says.
+pub fn is_about_storage(record: &Value, claim: &StorageClaim) -> bool {
+    let (begin, end) = claim.time;
+    let at = record["mono_ns"].as_u64().unwrap_or(0);
+    let errno = claim.errno.map(i64::from);
+    record["what"] == claim.what
+        && record["device"] == claim.device
+        && (begin..=end).contains(&at)
+        && errno.is_none_or(|errno| record["error"]["number"] == errno)
+        && (!claim.read_only || record["read_only"] == true)
 }
 
 /// Everything in which the incident is not what the NFS server was lied to about this file.
@@ -411,6 +426,7 @@ mod tests {
     #[test]
     fn only_programs_skipped_by_a_newer_kernel_may_be_missing() {
         let stopped = |complete: bool, cause: &str, missing: Value| Report {
+            storage_errors: Vec::new(),
             incidents: Vec::new(),
             stop: json!({
                 "complete": complete,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::tool::{self, Report};
 use super::volume::Volume;
-use super::world::{Claim, Point, Truth};
+use super::world::{Claim, Point, StorageClaim, Truth};
 
 /// What the disk lost at a point, and the tool has to report.
 pub struct Loss {
@@ -229,6 +229,19 @@ impl Loss {
         }
         Ok(())
     }
+}
+
+/// Holds the tool to what befell disks and filesystems.
+pub fn hold_to_storage_errors(report: &Report, claims: &[StorageClaim]) -> Result<()> {
+    for claim in claims {
+        let about = |record: &&Value| tool::is_about_storage(record, claim);
+        ensure!(
+            report.storage_errors.iter().any(|record| about(&record)),
+            "nothing was said of this: {claim:?}; said: {}",
+            serde_json::to_string(&report.storage_errors)?
+        );
+    }
+    Ok(())
 }
 
 /// A run of the tool ends as its verdict says.

@@ -195,6 +195,10 @@ pub struct Sight {
     pub kernel_threads: bool,
     /// Which subvolume a file is in.
     pub subvolumes: bool,
+    /// Under which page memory failed.
+    pub memory: bool,
+    /// That the filesystem as a whole is in trouble.
+    pub own_errors: bool,
 }
 
 impl Sight {
@@ -202,12 +206,22 @@ impl Sight {
     pub fn of(kind: Kind, tier: &str) -> Sight {
         let limited = kind == Kind::Fuse && tier == "tracepoint";
         let version = kernel_version();
+        let functions = match tier {
+            "auto" => Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+            tier => tier != "tracepoint",
+        };
         Sight {
             ranges: !limited || version >= (6, 12),
             dead_server: !limited || version >= (6, 18),
             // Wherever NFS is, the tool can have its first tier.
             subvolumes: version >= (5, 11),
             kernel_threads: matches!(tier, "auto" | "fentry"),
+            // Where memory can fail, the tool can have its first tier.
+            memory: tier != "tracepoint",
+            own_errors: match kind {
+                Kind::Xfs | Kind::Btrfs => version > (5, 10) && functions,
+                _ => version > (5, 10) || functions,
+            },
         }
     }
 }

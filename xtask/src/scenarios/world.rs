@@ -167,6 +167,21 @@ impl Truth {
     }
 }
 
+/// What befell the disk or the filesystem in a scenario, and the tool has to say.
+#[derive(Clone, Debug)]
+pub struct StorageClaim {
+    /// Its word.
+    pub what: &'static str,
+    /// Name of the device, without its directory.
+    pub device: String,
+    /// The error, where the kernel says it.
+    pub errno: Option<i32>,
+    /// It can no longer be written, where that shows in the mount table.
+    pub read_only: bool,
+    /// Began and ended, `CLOCK_MONOTONIC` ns.
+    pub time: (u64, u64),
+}
+
 /// The disk and the memory of all programs at one moment.
 pub struct Point {
     /// What has to be found.
@@ -191,6 +206,9 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
+/// `_IOR('X', 125, __u32)`: `XFS_IOC_GOINGDOWN`, `EXT4_IOC_SHUTDOWN`.
+const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
+
 /// See the module.
 pub struct World<'a> {
     /// The scratch file system.
@@ -201,6 +219,7 @@ pub struct World<'a> {
     memory: Rc<RefCell<Memory>>,
     points: Vec<Point>,
     mounts: Vec<Mount>,
+    storage_errors: Vec<StorageClaim>,
 }
 
 /// A directory of the scenario that shows another one.
@@ -233,6 +252,7 @@ impl<'a> World<'a> {
             memory: Rc::default(),
             points: Vec::new(),
             mounts: Vec::new(),
+            storage_errors: Vec::new(),
         };
         world.keep_names()?;
         Ok(world)
@@ -365,6 +385,29 @@ impl<'a> World<'a> {
             .fail(vec![refuse_writes(Place::Anywhere)])
     }
 
+    /// From now on the disk cannot flush its cache.
+    pub fn fail_flushes(&mut self) -> Result<()> {
+        let effect = Effect::Fail {
+            errno: libc::EIO,
+            torn: false,
+        };
+        let rule = FaultRule::new(Access::Flush, Place::Anywhere, effect);
+        self.volume.device.fail(vec![rule])
+    }
+
+    /// Shuts the file system down, and writes nothing more.
+    pub fn shut_down(&self) -> Result<()> {
+        const LOG_NOT_FLUSHED: u32 = 2;
+        let flags = LOG_NOT_FLUSHED;
+        let root = self.root()?;
+        // SAFETY: the request reads one u32, which outlives the call.
+        let result = unsafe { libc::ioctl(root.as_raw_fd(), FS_IOC_SHUTDOWN, &raw const flags) };
+        match result {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()).context("shut the file system down"),
+        }
+    }
+
     /// As [`World::fail`], but the good blocks before the first doomed one are stored.
     pub fn fail_torn(&mut self, errno: i32) -> Result<()> {
         let rule = FaultRule::refuse(DOOMED, errno, true);
@@ -474,9 +517,23 @@ impl<'a> World<'a> {
         self.point(Truth::Kept(file.to_owned()))
     }
 
+    /// Something befell the disk or the filesystem since `began`.
+    pub fn storage_error(&mut self, what: &'static str, began: u64) -> &mut StorageClaim {
+        let device = self.volume.device.path().file_name();
+        self.storage_errors.push(StorageClaim {
+            what,
+            device: device.unwrap_or_default().to_string_lossy().into_owned(),
+            errno: None,
+            read_only: false,
+            time: (began, super::program::kernel_time()),
+        });
+        let newest = self.storage_errors.len() - 1;
+        &mut self.storage_errors[newest]
+    }
+
     /// Ends the scenario's hold on the volume.
-    pub fn into_points(self) -> (Vec<Point>, Vec<String>) {
-        (self.points, self.notes)
+    pub fn into_points(self) -> (Vec<Point>, Vec<StorageClaim>, Vec<String>) {
+        (self.points, self.storage_errors, self.notes)
     }
 }
 

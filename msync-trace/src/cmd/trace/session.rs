@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, Write},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -18,7 +19,8 @@ use crate::{
     correlate::{Config, Correlator},
     enrich::{Enricher, machine},
     model::{
-        Change, ChangeKind, Fact, Incident, IncidentId, InodeKey, Lost, MonoTime, Release, Verdict,
+        Change, ChangeKind, Fact, FactKind, Incident, IncidentId, InodeKey, Lost, MonoTime,
+        Release, StorageError, Verdict,
     },
     output::{self, Output, Tone, Verbosity},
     schema::{
@@ -45,6 +47,10 @@ pub struct Io {
 /// So many incidents are remembered as left out.
 const HIDDEN_KEPT: usize = 65_536;
 
+/// How long a filesystem may take to draw its consequences from an error, and to say so on a slow
+/// console, before the mount table is asked.
+const CONSEQUENCES: Duration = Duration::from_secs(2);
+
 /// One trace.
 pub(super) struct Session {
     io: Io,
@@ -60,6 +66,8 @@ pub(super) struct Session {
     /// Incidents that the filter left out: their changes are left out as well.
     hidden: BTreeSet<IncidentId>,
     repeats: Repeats,
+    /// What befell disks and filesystems, and is not shown yet.
+    storage_errors: Vec<(MonoTime, StorageError)>,
     facts: u64,
     verdicts: Vec<Verdict>,
 }
@@ -83,6 +91,7 @@ impl Session {
             tally: Tally::default(),
             hidden: BTreeSet::new(),
             repeats: Repeats::default(),
+            storage_errors: Vec::new(),
             facts: 0,
             verdicts: Vec::new(),
         }
@@ -172,6 +181,10 @@ impl Session {
         let mut verdicts = std::mem::take(&mut self.verdicts);
         for fact in facts.drain(..) {
             self.facts += 1;
+            if let FactKind::StorageError(error) = fact.kind {
+                self.storage_errors.push((fact.at, error));
+                continue;
+            }
             self.correlator.apply(&fact, &mut verdicts);
             for verdict in verdicts.drain(..) {
                 match verdict {
@@ -188,7 +201,7 @@ impl Session {
 
     /// Whether [`Self::tick`] should be called within [`super::PACE`].
     pub(super) fn wants_tick(&self) -> bool {
-        self.repeats.is_waiting()
+        self.repeats.is_waiting() || !self.storage_errors.is_empty()
     }
 
     /// Shows what has waited long enough.
@@ -197,8 +210,28 @@ impl Session {
             return Ok(());
         }
         let (now, _) = (self.io.look_at_clocks)();
+        self.show_storage_errors(Some(now))?;
         let due = self.repeats.due(now);
         due.into_iter().try_for_each(|held| self.show_repeat(held))
+    }
+
+    /// Shows what befell disks and filesystems, up to a little before `now` (`None`: all).
+    fn show_storage_errors(&mut self, now: Option<MonoTime>) -> io::Result<()> {
+        let is_due = |at: MonoTime| now.is_none_or(|now| now.since(at) >= CONSEQUENCES);
+        let due = self
+            .storage_errors
+            .iter()
+            .take_while(|(at, _)| is_due(*at))
+            .count();
+        let due: Vec<_> = self.storage_errors.drain(..due).collect();
+        for (at, error) in due {
+            let record = self.io.enricher.storage_error(error);
+            if self.verbosity > Verbosity::Quiet {
+                self.say(&output::storage_error(&record));
+            }
+            self.show(at, Body::StorageError(record))?;
+        }
+        Ok(())
     }
 
     fn show_repeat(&mut self, repeat: Repeat) -> io::Result<()> {
@@ -254,7 +287,10 @@ impl Session {
             return Ok(exit);
         }
         let held = self.repeats.take_all();
-        let mut shown = held.into_iter().try_for_each(|held| self.show_repeat(held));
+        let mut shown = self.show_storage_errors(None);
+        for repeat in held {
+            shown = shown.and_then(|()| self.show_repeat(repeat));
+        }
         if shown.is_ok() {
             shown = self.show(now, Body::Stop(Box::new(stop)));
         }

@@ -12,7 +12,8 @@ use crate::{
     enrich::Enricher,
     model::{
         ByteRange, Call, CallId, ChangeKind, Errno, FactKind, FileId, FileSystemId, FileView,
-        InodeKey, LossCause, Lost, MonoTime, ProcessId, Release, SyncReturn, Task, WriteFailed,
+        InodeKey, LossCause, Lost, MonoTime, ProcessId, Release, StorageError, StorageErrorKind,
+        SyncReturn, Task, WriteFailed,
     },
     output::Tone,
     schema::{Body, Record, WallTime, from_line},
@@ -438,6 +439,34 @@ async fn repeats_are_counted_and_shown_now_and_then() {
     let expected = [1, 99].map(|repeats| ChangeKind::Repeated { repeats });
     assert_eq!(repeated.collect::<Vec<_>>(), expected);
     assert_eq!(ran.stop().totals.repeats, 99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_befalls_a_disk_is_said_and_is_no_incident() {
+    let flush = Fact {
+        at: MonoTime(1),
+        kind: FactKind::StorageError(StorageError {
+            what: StorageErrorKind::FlushFailed,
+            errno: Some(Errno::EIO),
+            dev: None,
+            dev_name: Some("sdb\x1b[1m".to_owned()),
+            fs_type: None,
+        }),
+    };
+    let ran = trace(script(vec![vec![flush.clone()]]), &[], None).await;
+    assert_eq!(ran.exit(), Exit::Nothing);
+    let kinds = ran.records.iter().map(|record| &record.body);
+    let told: Vec<_> = kinds
+        .filter_map(|body| match body {
+            Body::StorageError(record) => Some(record.error.what),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [StorageErrorKind::FlushFailed]);
+    let line = "sdb\\x1b[1m: the disk could not flush its cache (EIO)";
+    assert!(ran.messages.contains(line), "{}", ran.messages);
+    let quiet = trace(script(vec![vec![flush]]), &["--quiet"], None).await;
+    assert_eq!(quiet.messages, "");
 }
 
 #[tokio::test(start_paused = true)]

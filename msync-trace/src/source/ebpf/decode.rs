@@ -14,8 +14,8 @@ use zerocopy::FromBytes;
 use super::unconverted::Unconverted;
 use crate::model::{
     ByteRange, Call, CallId, Discarded, Errno, Evicted, Fact, FactKind, FileId, FileSystemId,
-    FileView, Gone, InodeKey, LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied, SyncReturn,
-    Task, Told, WriteFailed, WriteOk,
+    FileView, Gone, InodeKey, LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied,
+    StorageError, StorageErrorKind, SyncReturn, Task, Told, WriteFailed, WriteOk,
 };
 
 /// One ring record, not yet a fact.
@@ -76,6 +76,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record> {
             .map(|(r, _)| Record::SyncEnd(r)),
         abi::KIND_TOLD | abi::KIND_OPENED => file_event(bytes, at),
         abi::KIND_PATH | abi::KIND_NAME => path(bytes),
+        abi::KIND_STORAGE_ERROR => storage_error(bytes, at),
         abi::KIND_MODULE => {
             let (record, _) = abi::ModuleLoaded::read_from_prefix(bytes).ok()?;
             Some(Record::Module(at, text(&record.name)))
@@ -135,6 +136,24 @@ fn file_event(bytes: &[u8], at: MonoTime) -> Option<Record> {
         })
     };
     Some(Record::Fact(Fact { at, kind }, record.inode))
+}
+
+fn storage_error(bytes: &[u8], at: MonoTime) -> Option<Record> {
+    let (record, _) = abi::StorageError::read_from_prefix(bytes).ok()?;
+    let fs = file_view(&record.fs, FileView::default());
+    let kind = FactKind::StorageError(StorageError {
+        what: match record.what {
+            abi::STORAGE_FLUSH_FAILED => StorageErrorKind::FlushFailed,
+            abi::STORAGE_FILESYSTEM_ERROR => StorageErrorKind::FilesystemError,
+            abi::STORAGE_FILESYSTEM_SHUTDOWN => StorageErrorKind::FilesystemShutdown,
+            _ => return None,
+        },
+        errno: Errno::new(record.errno),
+        dev: fs.dev,
+        dev_name: fs.dev_name,
+        fs_type: fs.fs_type,
+    });
+    Some(Record::Fact(Fact { at, kind }, abi::InodeKey::ZERO))
 }
 
 /// Names come leaf first, each ended by a NUL.

@@ -31,7 +31,10 @@ impl Hook {
     pub fn sees(&self) -> Sees {
         let (place, what) = self.name.split_once('.').unwrap_or_default();
         match (place, what) {
-            ("sync" | "inode" | "page" | "direct" | "file" | "module", _)
+            (
+                "sync" | "inode" | "page" | "direct" | "file" | "module" | "disk" | "filesystem",
+                _,
+            )
             | (_, "told" | "written" | "committed") => Sees::More,
             _ => Sees::Failures,
         }
@@ -156,6 +159,7 @@ const REQUEST: &[&str] = &[
     "folio_index",
     "page_compound_head",
 ];
+const FLUSH: &[&str] = &["rq_queue", "disk_major", "disk_first_minor"];
 const FD: &[&str] = &["task_files", "files_fdt", "fdt_max", "fdt_fd", "regs_di"];
 const VMA: &[&str] = &[
     "vma_start",
@@ -789,6 +793,72 @@ pub const HOOKS: &[Hook] = &[
         all_ways: false,
         when: When::SyscallExit,
         without: Some("every sync call"),
+    },
+    Hook {
+        name: "memory.failed",
+        purpose: "the memory of a dirty page failed: it was not the disk",
+        ways: &[
+            kprobe(
+                "memory_failed",
+                "me_pagecache_dirty",
+                "",
+                &["folio_mapping", "folio_index", "page_compound_head"],
+            ),
+            tracepoint("memory_failure_event", "memory_failure_event", "", &[]),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "disk.flush",
+        purpose: "a disk could not flush its cache",
+        ways: &[
+            fentry("flush_ended_fentry", "flush_end_io", FLUSH),
+            kprobe("flush_ended_kprobe", "flush_end_io", "", FLUSH),
+        ],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "filesystem.error",
+        purpose: "a filesystem found an error, and may be read-only for it",
+        ways: &[
+            tracepoint("ext4_error", "ext4_error", "ext4", &[]),
+            kprobe("ext4_abort", "__ext4_abort", "ext4", &[]),
+            kprobe(
+                "btrfs_error",
+                "__btrfs_handle_fs_error",
+                "btrfs",
+                &["btrfs_info_super"],
+            ),
+        ],
+        all_ways: true,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "filesystem.shutdown",
+        purpose: "a filesystem was shut down",
+        ways: &[
+            tracepoint("ext4_shutdown", "ext4_shutdown", "ext4", &[]),
+            tracepoint(
+                "xfs_shutdown",
+                "xfs_force_shutdown",
+                "xfs",
+                &["xfs_mount_super"],
+            ),
+            kprobe(
+                "xfs_log_dead",
+                "xlog_force_shutdown",
+                "xfs",
+                &["xfs_mount_super", "xfs_log_mount"],
+            ),
+        ],
+        all_ways: true,
+        when: When::Always,
+        without: None,
     },
 ];
 

@@ -84,6 +84,13 @@ mod v5_10 {
     pub const FUSE_CONN_CONNECTED: u32 = 296;
 }
 
+/// Kinds of pages whose memory fails and that were dirty (`enum mf_action_page_type`).
+const DIRTY_TYPES: [&str; 3] = [
+    "MF_MSG_DIRTY_LRU",
+    "MF_MSG_DIRTY_MLOCKED_LRU",
+    "MF_MSG_DIRTY_UNEVICTABLE_LRU",
+];
+
 struct Resolver<'a> {
     types: &'a Types,
     missing: BTreeMap<&'static str, String>,
@@ -202,6 +209,10 @@ pub fn resolve(types: &Types) -> Resolved {
         bio_end_io: Ptr => ("bio", "bi_end_io");
         bio_private: Ptr => ("bio", "bi_private");
         rq_bio: Ptr => ("request", "bio");
+        rq_flags: Int(4) => ("request", "cmd_flags");
+        rq_queue: Ptr => ("request", "q");
+        disk_major: Int(4) => ("gendisk", "major");
+        disk_first_minor: Int(4) => ("gendisk", "first_minor");
         rq_start_time: Int(8) => ("request", "start_time_ns");
         ioend_inode: Ptr => ("iomap_ioend", "io_inode");
         ioend_offset: Int(8) => ("iomap_ioend", "io_offset");
@@ -252,6 +263,8 @@ pub fn resolve(types: &Types) -> Resolved {
     layout.ioend_error = offset(optional(&[("iomap_ioend", "io_error")], Int(4)));
     // A pointer to the bio before 6.9, the bio itself since.
     layout.ioend_bio = offset(optional(&[("iomap_ioend", "io_bio")], Expect::Struct));
+    layout.rq_disk = offset(optional(&[("request", "rq_disk")], Ptr));
+    layout.queue_disk = offset(optional(&[("request_queue", "disk")], Ptr));
     layout.vma_rb = offset(optional(&[("vm_area_struct", "vm_rb")], Any));
     layout.mm_rb = offset(optional(&[("mm_struct", "mm_rb")], Any));
     layout.inode_names = offset(optional(&[("inode", "i_dentry.first")], Ptr));
@@ -277,15 +290,23 @@ pub fn resolve(types: &Types) -> Resolved {
         .and_then(|bit| u32::try_from(bit).ok())
         .unwrap_or(ABSENT);
 
+    layout.memory_dirty_types = DIRTY_TYPES
+        .iter()
+        .filter_map(|name| r.mask("vmlinux", name))
+        .fold(0, |mask, one| mask | one);
     btrfs(&mut r, &mut layout, old);
     ext4(&mut r, &mut layout, old);
     nfs(&mut r, &mut layout, old);
     fuse(&mut r, &mut layout, old);
-    layout.xfs_inode_vnode = if old {
-        ABSENT
-    } else {
-        r.module("xfs_inode_vnode", "xfs", &[("xfs_inode", "i_vnode")], Any)
+    let mut module = |field, module, at: (&str, &str), expect| match old {
+        // Modules have no BTF there.
+        true => ABSENT,
+        false => r.module(field, module, &[at], expect),
     };
+    layout.xfs_inode_vnode = module("xfs_inode_vnode", "xfs", ("xfs_inode", "i_vnode"), Any);
+    layout.xfs_mount_super = module("xfs_mount_super", "xfs", ("xfs_mount", "m_super"), Ptr);
+    layout.xfs_log_mount = module("xfs_log_mount", "xfs", ("xlog", "l_mp"), Ptr);
+    layout.btrfs_info_super = module("btrfs_info_super", "btrfs", ("btrfs_fs_info", "sb"), Ptr);
     Resolved {
         layout,
         missing: r.missing,
