@@ -4,6 +4,17 @@ use std::{fs, path::Path};
 
 use crate::schema::spell_dev;
 
+/// The name below `/dev` that people know of a device of the device mapper (`dm-0`): what
+/// `/sys/block/dm-0/dm/name` says, as in `mapper/secret`. None for other devices.
+pub(super) fn mapped(sys: &Path, kernel_name: &str) -> Option<String> {
+    if !kernel_name.starts_with("dm-") {
+        return None;
+    }
+    let name = sys.join("block").join(kernel_name).join("dm/name");
+    let name = fs::read_to_string(name).ok()?;
+    Some(format!("mapper/{}", name.trim_end_matches('\n')))
+}
+
 /// `DEVNAME` of `/sys/dev/block/MAJOR:MINOR/uevent`. None for filesystems without a block device
 /// of their own (NFS, FUSE, tmpfs, btrfs with its anonymous numbers).
 pub(super) fn name(sys: &Path, dev: u32) -> Option<String> {

@@ -37,6 +37,12 @@ pub fn our_mounts() -> Mounts {
     Mounts::read(Path::new("/proc/self/mountinfo"))
 }
 
+/// What incidents call a device of the device mapper (`dm-0`): `mapper/NAME`. None for others.
+#[must_use]
+pub fn mapped_name(kernel_name: &str) -> Option<String> {
+    device::mapped(Path::new("/sys"), kernel_name)
+}
+
 /// How long a look-up may stand for the next one.
 const RECENT: Duration = Duration::from_millis(200);
 
@@ -164,13 +170,16 @@ impl Enricher {
             deleted: view.deleted,
             mount: place.mount.map(|mount| Name(mount.point)),
             fs_type: view.fs_type.clone(),
-            device: view
-                .dev_name
-                .clone()
-                .or_else(|| device::name(&self.sys, view.dev?)),
+            device: self.device(view),
             dev: view.dev,
             inode: incident.inode,
         }
+    }
+
+    fn device(&self, view: &FileView) -> Option<String> {
+        let of_kernel = view.dev_name.clone();
+        let known = of_kernel.or_else(|| device::name(&self.sys, view.dev?))?;
+        Some(device::mapped(&self.sys, &known).unwrap_or(known))
     }
 
     /// `mount`: where the process sees the file.

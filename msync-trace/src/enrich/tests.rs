@@ -171,6 +171,22 @@ fn a_path_below_the_filesystem_is_shown_below_a_mount_that_has_it() {
 }
 
 #[test]
+fn a_mapped_device_has_the_name_that_people_gave_it() {
+    let (root, enricher) = made_up_machine();
+    let mapped = root.path().join("sys/block/dm-0/dm");
+    fs::create_dir_all(&mapped).unwrap();
+    fs::write(mapped.join("name"), "secret\n").unwrap();
+    let on = |kernel_name: &str| {
+        let mut view = view("/data/x", true, SDA1);
+        view.dev_name = Some(kernel_name.to_owned());
+        enriched(&enricher, &incident(0, view)).file.device
+    };
+    assert_eq!(on("dm-0").as_deref(), Some("mapper/secret"));
+    assert_eq!(on("dm-1").as_deref(), Some("dm-1"), "gone meanwhile");
+    assert_eq!(on("sda1").as_deref(), Some("sda1"));
+}
+
+#[test]
 fn nothing_to_look_up_is_no_error() {
     let enricher = Enricher::below(Path::new("/nonexistent"));
     let record = enriched(&enricher, &incident(5, view("/x", false, SDA1)));

@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     cli::TraceArgs,
-    enrich::our_mounts,
+    enrich::{mapped_name, our_mounts},
     schema::{FileRecord, Filters, IncidentRecord, PathFrom, parse_dev},
 };
 
@@ -145,8 +145,12 @@ impl WantedDevice {
         let file_name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let mut names = vec![text.to_owned()];
         names.extend(file_name(&path));
-        // /dev/mapper/home is a link to /dev/dm-3.
+        // /dev/mapper/home is a link to /dev/dm-3, whose name in an incident is mapper/home.
         names.extend(path.canonicalize().ok().and_then(|real| file_name(&real)));
+        let mapped: Vec<String> = names.iter().filter_map(|name| mapped_name(name)).collect();
+        names.extend(mapped);
+        let below_dev = path.strip_prefix("/dev").ok().and_then(Path::to_str);
+        names.extend(below_dev.map(ToOwned::to_owned));
         let number = fs::metadata(&path)
             .ok()
             .filter(|meta| meta.file_type().is_block_device())
