@@ -135,9 +135,7 @@ impl Enricher {
             mount: mount.map(|mount| Name(mount.point.clone())),
             read_only: mount.is_some_and(|mount| mount.read_only),
             error: StorageError {
-                dev_name: error
-                    .dev_name
-                    .or_else(|| device::name(&self.sys, error.dev?)),
+                dev_name: self.device(error.dev_name, error.dev),
                 ..error
             },
         }
@@ -170,15 +168,14 @@ impl Enricher {
             deleted: view.deleted,
             mount: place.mount.map(|mount| Name(mount.point)),
             fs_type: view.fs_type.clone(),
-            device: self.device(view),
+            device: self.device(view.dev_name.clone(), view.dev),
             dev: view.dev,
             inode: incident.inode,
         }
     }
 
-    fn device(&self, view: &FileView) -> Option<String> {
-        let of_kernel = view.dev_name.clone();
-        let known = of_kernel.or_else(|| device::name(&self.sys, view.dev?))?;
+    fn device(&self, of_kernel: Option<String>, dev: Option<u32>) -> Option<String> {
+        let known = of_kernel.or_else(|| device::name(&self.sys, dev?))?;
         Some(device::mapped(&self.sys, &known).unwrap_or(known))
     }
 

@@ -84,7 +84,7 @@ impl Image {
     }
 
     /// The next run of bytes at or after `from` that was ever written.
-    fn next_data(&self, from: u64) -> io::Result<Option<(u64, u64)>> {
+    pub fn next_data(&self, from: u64) -> io::Result<Option<(u64, u64)>> {
         let Some(start) = self.seek(from, libc::SEEK_DATA)? else {
             return Ok(None);
         };

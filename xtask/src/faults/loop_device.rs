@@ -96,10 +96,15 @@ impl LoopDevice {
 
     /// Forgets what the kernel has cached of the device itself.
     pub fn drop_cache(&self) -> io::Result<()> {
-        // SAFETY: BLKFLSBUF takes no argument.
-        match unsafe { libc::ioctl(self.device.as_raw_fd(), BLKFLSBUF, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        drop_cache(&self.device)
+    }
+}
+
+/// Writes out and forgets what the kernel has cached of a block device.
+pub fn drop_cache(device: &File) -> io::Result<()> {
+    // SAFETY: BLKFLSBUF takes no argument.
+    match unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -8,8 +8,10 @@
 
 mod image;
 mod loop_device;
+mod mapper;
 mod passthrough;
 mod rules;
+mod scsi_debug;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +25,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
+pub use mapper::{Mapper, split};
 pub use passthrough::Passthrough;
 pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
+pub use scsi_debug::ScsiDebug;
 
 use loop_device::LoopDevice;
 use server::Command;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use super::disk::{Asks, Below};
 use super::extents;
 use super::page::DOOMED;
 use super::program::{Ask, By, Open, Outcome, Program, Step, kernel_time};
@@ -24,6 +25,7 @@ pub struct Scenario {
     /// What happens.
     pub play: fn(&mut World) -> Result<()>,
     on: &'static [Kind],
+    asks: Asks,
 }
 
 /// Flags of a tool that is shared by stories without flags of their own: none of these asks for
@@ -40,12 +42,13 @@ impl Scenario {
     }
 
     /// Whether the story makes sense there, on this kernel.
-    pub fn runs_on(&self, kind: Kind) -> bool {
+    pub fn runs_on(&self, kind: Kind, below: Below) -> bool {
         let needs = match self.name {
             "memory_failed_under_a_dirty_page" => "/proc/sys/vm/memory_failure_early_kill",
             _ => "/proc",
         };
-        self.on.contains(&kind) && Path::new(needs).exists()
+        let disk = below == Below::Fault || (below.can(self.asks) && kind.writes_in_place());
+        self.on.contains(&kind) && disk && Path::new(needs).exists()
     }
 
     /// Whether the tool can only be held to it where it sees byte ranges.
@@ -120,68 +123,71 @@ const EVERYWHERE: &[Kind] = &Kind::ALL;
 const DATA_JOURNAL: &[Kind] = &[Kind::Ext4DataJournal];
 
 macro_rules! stories {
-    ($($play:ident on $kinds:expr $(, with $($flag:literal)+)?;)*) => {
+    ($($play:ident on $kinds:expr $(, with $($flag:literal)+)? $(, asks $asks:ident)?;)*) => {
         &[$(Scenario {
             name: stringify!($play),
             flags: &[$($($flag),+)?],
             play: $play,
             on: $kinds,
+            asks: stories!(@asks $($asks)?),
         }),*]
     };
+    (@asks) => { Asks::Anything };
+    (@asks $asks:ident) => { Asks::$asks };
 }
 
 /// All of them.
 pub fn scenarios() -> &'static [Scenario] {
     stories! {
-        same_descriptor on WRITE_ERRORS;
+        same_descriptor on WRITE_ERRORS, asks Alone;
         device_full on WRITE_ERRORS;
-        another_process_got_the_error on WRITE_ERRORS;
-        opened_after_the_error_was_seen on WRITE_ERRORS;
-        evicted_inode on PAGE_ERRORS;
-        unmounted_and_mounted_again on PAGE_ERRORS;
-        flusher_fails_in_background on WRITE_ERRORS;
+        another_process_got_the_error on WRITE_ERRORS, asks InPlace;
+        opened_after_the_error_was_seen on WRITE_ERRORS, asks Alone;
+        evicted_inode on PAGE_ERRORS, asks InPlace;
+        unmounted_and_mounted_again on PAGE_ERRORS, asks InPlace;
+        flusher_fails_in_background on WRITE_ERRORS, asks InPlace;
         block_allocation_fails on EXT4;
         conversion_fails on &[Kind::Ext4NoJournal];
-        outside_the_range on WRITE_ERRORS;
-        partly_in_the_range on WRITE_ERRORS;
-        rewritten_before_msync on WRITE_ERRORS;
-        truncated_before_msync on WRITE_ERRORS;
-        hole_punched_before_msync on PAGE_ERRORS;
-        healthy on EVERYWHERE;
-        two_files_one_msync on WRITE_ERRORS;
-        deleted_and_number_reused on NUMBERS_COME_AGAIN;
-        another_thread on WRITE_ERRORS;
-        forked_child on WRITE_ERRORS;
-        fsync_got_the_error on WRITE_ERRORS;
-        fdatasync_got_the_error on WRITE_ERRORS;
-        sync_file_range_got_the_error on PAGE_ERRORS;
-        io_uring_got_the_error on PAGE_ERRORS;
-        second_fsync on WRITE_ERRORS, with "--calls" "msync,fsync";
+        outside_the_range on WRITE_ERRORS, asks Alone;
+        partly_in_the_range on WRITE_ERRORS, asks Alone;
+        rewritten_before_msync on WRITE_ERRORS, asks Alone;
+        truncated_before_msync on WRITE_ERRORS, asks Alone;
+        hole_punched_before_msync on PAGE_ERRORS, asks Alone;
+        healthy on EVERYWHERE, asks Alone;
+        two_files_one_msync on WRITE_ERRORS, asks Alone;
+        deleted_and_number_reused on NUMBERS_COME_AGAIN, asks Alone;
+        another_thread on WRITE_ERRORS, asks Alone;
+        forked_child on WRITE_ERRORS, asks Alone;
+        fsync_got_the_error on WRITE_ERRORS, asks InPlace;
+        fdatasync_got_the_error on WRITE_ERRORS, asks InPlace;
+        sync_file_range_got_the_error on PAGE_ERRORS, asks InPlace;
+        io_uring_got_the_error on PAGE_ERRORS, asks InPlace;
+        second_fsync on WRITE_ERRORS, with "--calls" "msync,fsync", asks Alone;
         unwritten_extent on PAGE_ERRORS;
         fresh_hole on WRITE_ERRORS;
         stored_again_in_an_unwritten_extent on PAGE_ERRORS;
         memory_failed_under_a_dirty_page on &[Kind::Ext4];
-        async_promises_nothing on WRITE_ERRORS;
-        async_on_request on WRITE_ERRORS, with "--include-async";
-        async_while_pending on PAGE_ERRORS, with "--include-async";
-        failed_again_after_recovery on PAGE_ERRORS;
+        async_promises_nothing on WRITE_ERRORS, asks Alone;
+        async_on_request on WRITE_ERRORS, with "--include-async", asks Alone;
+        async_while_pending on PAGE_ERRORS, with "--include-async", asks InPlace;
+        failed_again_after_recovery on PAGE_ERRORS, asks InPlace;
         failed_again_after_a_quiet_time on &[Kind::Ext4];
-        two_threads_at_once on WRITE_ERRORS;
-        among_many_mappings on PAGE_ERRORS;
-        renamed_between on RENAMES;
+        two_threads_at_once on WRITE_ERRORS, asks Alone;
+        among_many_mappings on PAGE_ERRORS, asks InPlace;
+        renamed_between on RENAMES, asks Alone;
         flush_fails on PAGE_ERRORS;
         shut_down on &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs];
         metadata_cannot_be_written on DISKS;
-        through_a_bind_mount on DISKS;
-        through_an_overlay on DISKS;
-        written_in_place on &[Kind::Btrfs];
+        through_a_bind_mount on DISKS, asks Alone;
+        through_an_overlay on DISKS, asks Alone;
+        written_in_place on &[Kind::Btrfs], asks InPlace;
         compressed on &[Kind::Btrfs];
-        encrypted on &[Kind::Ext4];
+        encrypted on &[Kind::Ext4], asks InPlace;
         same_number_in_two_subvolumes on &[Kind::Btrfs];
         partly_rewritten on ONE_ANSWER;
         neighbour_rewritten on PAGE_ERRORS;
         torn_request on PAGE_ERRORS;
-        compat_caller on WRITE_ERRORS;
+        compat_caller on WRITE_ERRORS, asks InPlace;
         dead_journal on DATA_JOURNAL;
         server_deleted_the_file on NFS3;
         server_made_the_file_immutable on NFS;
@@ -236,7 +242,7 @@ fn open_and_map(program: &mut Program, at: u64) -> Result<usize> {
 /// The victim's pages 4 to 7 have failed and its msync was told so.
 fn told_once(world: &mut World) -> Result<(Program, usize)> {
     let (mut victim, slot) = program_with_file(world, "victim")?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(BAD, true)?;
     is_told(world, &mut victim, ALL)?;
     Ok((victim, slot))
@@ -247,8 +253,9 @@ fn told_once(world: &mut World) -> Result<(Program, usize)> {
 /// returned.
 fn is_told(world: &mut World, victim: &mut Program, arena: Range<u64>) -> Result<i32> {
     let errno = victim.msync(arena)?.errno;
-    world.note(format!("msync gave {}", super::program::name(errno)));
+    world.note_told(errno);
     ensure!(errno != 0, "msync gave 0 over pages that were just refused");
+    world.no_longer_alone()?;
     settle(world, victim)?;
     Ok(errno)
 }
@@ -265,7 +272,7 @@ fn settle(world: &mut World, victim: &mut Program) -> Result<()> {
 /// The victim's pages 4 to 7 have failed in background write-back; nobody knows.
 fn failed_in_background(world: &mut World) -> Result<(Program, usize)> {
     let (mut victim, slot) = program_with_file(world, "victim")?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(BAD, true)?;
     world.background_write_back()?;
     Ok((victim, slot))
@@ -295,7 +302,7 @@ fn another_process_got_the_error(world: &mut World) -> Result<()> {
     let (mut writer, _) = program_with_file(world, "writer")?;
     let mut other = world.program("other")?;
     let slot = open_and_map(&mut other, 0)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     writer.store(BAD, true)?;
     world.background_write_back()?;
     other.sync(Ask::Fsync(slot), By::Main)?.must_be(libc::EIO)?;
@@ -363,11 +370,8 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
     world.volume.unmount()?;
     let mut bitmap = [0; 4];
     // First group descriptor, in the block after the superblock: bg_block_bitmap_lo.
-    world
-        .volume
-        .device
-        .image()
-        .read_at(&mut bitmap, BLOCK as u64)?;
+    let device = world.volume.device.fault_device()?;
+    device.image().read_at(&mut bitmap, BLOCK as u64)?;
     let start = u64::from(u32::from_le_bytes(bitmap)) * BLOCK as u64;
     let unreadable = FaultRule::new(
         Access::Read,
@@ -377,7 +381,7 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
             torn: false,
         },
     );
-    world.volume.device.fail(vec![unreadable])?;
+    device.fail(vec![unreadable])?;
     world.volume.mount("")?;
     let mut victim = world.program("victim")?;
     let slot = new_file(world, &mut victim, FILE)?;
@@ -410,14 +414,14 @@ fn conversion_fails(world: &mut World) -> Result<()> {
     victim.map(slot, 0, 0, PAGES)?;
     victim.store(ALL, true)?;
     let (marker, pages) = (DOOMED, 0..u64::MAX);
-    world.volume.device.fail(vec![
+    world.volume.device.fault_device()?.fail(vec![
         FaultRule::new(Access::Write, Place::Carrying { marker, pages }, LATE),
         FaultRule::new(Access::Read, Place::Anywhere, LOST),
     ])?;
     victim.sync(Ask::Begin(slot), By::Main)?.must_be(0)?;
-    world.volume.device.write_out_and_forget()?;
+    world.volume.device.fault_device()?.write_out_and_forget()?;
     victim.sync(Ask::FileRange(slot), By::Main)?.must_be(0)?;
-    let did = world.volume.device.heal()?;
+    let did = world.volume.device.fault_device()?.heal()?;
     let [late, lost] = [0, 1].map(|rule: usize| did.rules[rule].applied);
     world.note(format!("{late} late writes, {lost} failed reads"));
     ensure!(late > 0 && lost > 0, "the device was not asked");
@@ -486,7 +490,7 @@ fn two_files_one_msync(world: &mut World) -> Result<()> {
     victim.resize(second, PAGES)?;
     victim.map(second, PAGES, 0, PAGES)?;
     victim.store(PAGES..2 * PAGES, false)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(BAD, true)?;
     is_told(world, &mut victim, 0..2 * PAGES)?;
     victim.store(PAGES..PAGES + 4, false)?;
@@ -689,7 +693,7 @@ fn failed_again(world: &mut World, quiet: Duration) -> Result<()> {
     std::thread::sleep(quiet);
     let mut second = world.program("second")?;
     open_and_map(&mut second, 0)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, 5..6)?;
     second.store(5..6, true)?;
     is_told(world, &mut second, ALL)?;
     let lie = second.msync(ALL)?.must_be(0)?;
@@ -705,7 +709,7 @@ fn two_threads_at_once(world: &mut World) -> Result<()> {
     victim.map(second, PAGES, 0, PAGES)?;
     victim.store(healthy.clone(), false)?;
     victim.msync(healthy.clone())?.must_be(0)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(BAD, true)?;
     is_told(world, &mut victim, ALL)?;
     let both = Ask::MsyncBeside(ALL, healthy);
@@ -860,7 +864,7 @@ fn lost_as(world: &mut World, file: &str) -> Result<()> {
 /// A file of this name loses its bad pages, and the program that knows of it is given success.
 fn lie_about(world: &mut World, file: &str) -> Result<Outcome> {
     let (mut victim, _) = program_with(world, "victim", file)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(file, BAD)?;
     victim.store(BAD, true)?;
     is_told(world, &mut victim, ALL)?;
     victim.msync(ALL)?.must_be(0)
@@ -905,7 +909,7 @@ fn among_many_mappings(world: &mut World) -> Result<()> {
     victim.map(slot, at, 0, PAGES)?;
     victim.store(at..at + PAGES, false)?;
     victim.msync(at..at + PAGES)?.must_be(0)?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(at + BAD.start..at + BAD.end, true)?;
     is_told(world, &mut victim, at..at + PAGES)?;
     let lie = victim.msync(at..at + PAGES)?.must_be(0)?;
@@ -956,7 +960,7 @@ fn torn_request(world: &mut World) -> Result<()> {
 
 fn compat_caller(world: &mut World) -> Result<()> {
     let (mut victim, _) = program_with_file(world, "victim")?;
-    world.fail(libc::EIO)?;
+    world.fail_pages(FILE, BAD)?;
     victim.store(BAD, true)?;
     let first = victim.sync(Ask::Msync(ALL), By::Compat)?;
     if first.errno == libc::ENOSYS || first.errno == libc::EFAULT {

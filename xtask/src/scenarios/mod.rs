@@ -3,6 +3,7 @@
 
 mod cases;
 mod crypt;
+pub mod disk;
 mod extents;
 mod io_uring;
 mod knfsd;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use cases::{Scenario, scenarios};
+use disk::Below;
 use tool::{Report, Running, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, StorageClaim, World};
@@ -33,6 +35,10 @@ pub struct ScenariosArgs {
     /// nfs4, fuse.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     fs: Vec<Kind>,
+    /// What fails below the file system: fault (our own disk), crypt (dm-crypt on it), flakey
+    /// (dm-flakey), error (dm-error), scsi-debug. The last four run the stories that they can.
+    #[arg(long, value_delimiter = ',', value_parser = below, default_value = "fault")]
+    below: Vec<Below>,
     /// How the tool has to attach.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fentry", "kprobe", "tracepoint"])]
     tier: String,
@@ -74,6 +80,14 @@ fn kind(name: &str) -> Result<Kind, String> {
     Kind::ALL
         .into_iter()
         .find(|kind| kind.name() == name)
+        .ok_or(format!("one of {known}"))
+}
+
+fn below(name: &str) -> Result<Below, String> {
+    let known = Below::ALL.map(Below::name).join(", ");
+    Below::ALL
+        .into_iter()
+        .find(|below| below.name() == name)
         .ok_or(format!("one of {known}"))
 }
 
@@ -123,7 +137,8 @@ impl ScenariosArgs {
             .map(|tool| tool.start_before_modules(&kinds));
         // Before any of them is mounted: what stands behind a disk is a process with the mounts of
         // its birth. Before the tool as well, for this loads modules.
-        let mut volumes = Volumes::new(&kinds, &self.tier, scratch.path());
+        let stories: Vec<Story> = self.chosen(&kinds).collect();
+        let mut volumes = Volumes::new(&stories, &self.tier, scratch.path());
         let mut count = Count::default();
         for group in self.groups(&kinds) {
             let early = early.take();
@@ -144,14 +159,19 @@ impl ScenariosArgs {
 
     /// The scenarios, file system by file system.
     fn chosen(&self, kinds: &[Kind]) -> impl Iterator<Item = Story> {
-        let on = move |kind: Kind| {
+        let on = move |kind: Kind, below: Below| {
             scenarios()
                 .iter()
-                .filter(move |s| s.runs_on(kind) && s.name.contains(&self.only))
+                .filter(move |s| s.runs_on(kind, below) && s.name.contains(&self.only))
                 .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
-                .map(move |scenario| Story { kind, scenario })
+                .map(move |scenario| Story {
+                    kind,
+                    below,
+                    scenario,
+                })
         };
-        kinds.iter().flat_map(move |kind| on(*kind))
+        let disks = self.below.iter();
+        disks.flat_map(move |below| kinds.iter().flat_map(move |kind| on(*kind, *below)))
     }
 
     /// The scenarios that share one run of the tool.
@@ -173,43 +193,55 @@ impl ScenariosArgs {
 #[derive(Clone, Copy)]
 struct Story {
     kind: Kind,
+    below: Below,
     scenario: &'static Scenario,
 }
 
 impl Story {
     fn name(self) -> String {
-        format!("{}/{}", self.kind.name(), self.scenario.name)
+        let (kind, story) = (self.kind.name(), self.scenario.name);
+        match self.below {
+            Below::Fault => format!("{kind}/{story}"),
+            below => format!("{kind}+{}/{story}", below.name()),
+        }
     }
 }
 
 /// The scratch file systems; one is mounted at a time.
 struct Volumes {
-    made: Vec<(Kind, Result<Volume>)>,
+    made: Vec<(Kind, Below, Result<Volume>)>,
 }
 
 impl Volumes {
-    fn new(kinds: &[Kind], tier: &str, scratch: &Path) -> Self {
-        let make = |kind: &Kind| (*kind, Volume::new(*kind, Sight::of(*kind, tier), scratch));
-        Self {
-            made: kinds.iter().map(make).collect(),
+    fn new(stories: &[Story], tier: &str, scratch: &Path) -> Self {
+        let mut made: Vec<(Kind, Below, Result<Volume>)> = Vec::new();
+        for &Story { kind, below, .. } in stories {
+            if !made.iter().any(|(k, b, _)| (*k, *b) == (kind, below)) {
+                let volume = Volume::new(kind, below, Sight::of(kind, tier), scratch);
+                made.push((kind, below, volume));
+            }
         }
+        Self { made }
     }
 
     /// The one that is to be used now; the others are unmounted.
-    fn turn_to(&mut self, kind: Kind) -> Result<&mut Volume> {
-        for (made, volume) in &mut self.made {
+    fn turn_to(&mut self, story: Story) -> Result<&mut Volume> {
+        for (kind, below, volume) in &mut self.made {
             if let Ok(volume) = volume
-                && *made != kind
+                && (*kind, *below) != (story.kind, story.below)
             {
                 volume.unmount()?;
             }
         }
-        self.get(kind)
+        self.get(story)
     }
 
-    fn get(&mut self, kind: Kind) -> Result<&mut Volume> {
+    fn get(&mut self, story: Story) -> Result<&mut Volume> {
+        let wanted = (story.kind, story.below);
         let mut made = self.made.iter_mut();
-        let (_, volume) = made.find(|(made, _)| *made == kind).context("not made")?;
+        let (_, _, volume) = made
+            .find(|(kind, below, _)| (*kind, *below) == wanted)
+            .context("not made")?;
         volume.as_mut().map_err(|error| again(error))
     }
 }
@@ -283,7 +315,7 @@ fn play(
         let losses = match &running {
             Err(error) => Err(again(error)),
             Ok(_) => volumes
-                .turn_to(story.kind)
+                .turn_to(*story)
                 .and_then(|volume| lose(story.scenario, volume, &mut notes))
                 .map(|(losses, claims)| {
                     storage_errors = claims;
@@ -309,7 +341,7 @@ fn play(
     played
         .into_iter()
         .map(|mut played| {
-            let volume = volumes.get(played.story.kind);
+            let volume = volumes.get(played.story);
             let result = whole.judge(&mut played, volume, &report);
             Done {
                 story: played.story,

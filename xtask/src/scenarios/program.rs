@@ -158,6 +158,7 @@ pub fn name(errno: i32) -> String {
         libc::EACCES => "EACCES".to_owned(),
         libc::EDQUOT => "EDQUOT".to_owned(),
         libc::ESTALE => "ESTALE".to_owned(),
+        libc::EREMOTEIO => "EREMOTEIO".to_owned(),
         libc::ENOTCONN => "ENOTCONN".to_owned(),
         libc::EHWPOISON => "EHWPOISON".to_owned(),
         other => std::io::Error::from_raw_os_error(other).to_string(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::tool::{self, Report};
+use super::tool::{self, Place, Report};
 use super::volume::Volume;
 use super::world::{Claim, Point, StorageClaim, Truth};
 
@@ -14,6 +14,9 @@ use super::world::{Claim, Point, StorageClaim, Truth};
 pub struct Loss {
     to: LiedTo,
     path: PathBuf,
+    /// Where the file is mounted and on which device, as a program sees it; `None` where it sees
+    /// something else than the volume.
+    place: Option<Place>,
     /// Pages.
     lost: BTreeSet<u64>,
     /// Pages whose last write failed.
@@ -29,12 +32,13 @@ enum LiedTo {
 }
 
 impl Loss {
-    fn at(point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
+    fn at(volume: &Volume, point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
         Self {
             to: LiedTo::Program(claim.clone()),
             path: point.path.clone(),
+            place: Place::of(volume).filter(|_| point.path == point.on_disk),
             lost,
-            refused: point.refused_pages(),
+            refused: point.refused_pages(volume),
         }
     }
 }
@@ -79,12 +83,12 @@ pub fn read_the_disk(
                         list(&expected)
                     );
                 }
-                losses.push(Loss::at(point, claim, lost));
+                losses.push(Loss::at(volume, point, claim, lost));
             }
             Truth::AsTheDiskSays(claim) if lost.is_empty() => {
                 notes.push(format!("{}: nothing lost here", claim.file));
             }
-            Truth::AsTheDiskSays(claim) => losses.push(Loss::at(point, claim, lost)),
+            Truth::AsTheDiskSays(claim) => losses.push(Loss::at(volume, point, claim, lost)),
             Truth::OutOfSight(file) => {
                 ensure!(
                     !lost.is_empty(),
@@ -107,8 +111,9 @@ pub fn read_the_disk(
                 losses.push(Loss {
                     to: LiedTo::Server,
                     path: volume.on_server(&point.path)?,
+                    place: None,
                     lost,
-                    refused: point.refused_pages(),
+                    refused: point.refused_pages(volume),
                 });
             }
             Truth::LostWithoutPromise(file) => {
@@ -202,6 +207,11 @@ impl Loss {
                 tool::differences_at_server(incident, &self.path, volume.kind.disk_type())
             }
         };
+        wrong.extend(
+            self.place
+                .iter()
+                .flat_map(|place| tool::other_place(incident, place)),
+        );
         wrong.extend(tool::other_evidence(incident, self.has_ranges(volume)));
         wrong
     }

@@ -1,4 +1,4 @@
-//! Scratch file systems on the fault device: made once, mounted again and again.
+//! Scratch file systems on a failing disk: made once, mounted again and again.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::crypt;
+use super::disk::{Below, Disk};
 use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
-use crate::faults::{BLOCK, FaultDevice, Image, Passthrough};
+use crate::faults::{BLOCK, Image, Passthrough};
 
 /// A file system and the mode that matters for how it loses data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +173,16 @@ impl Kind {
         matches!(self, Kind::Ext4NoJournal | Kind::Ext2 | Kind::Vfat)
     }
 
+    /// Whether the place of a file's bytes on the disk can be asked for, and new bytes are written
+    /// to the same place. (btrfs does on request, see [`World::new`](super::world::World::new).)
+    pub fn writes_in_place(self) -> bool {
+        match self {
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Xfs | Kind::Btrfs | Kind::Ext2 => true,
+            Kind::Ext4DataJournal | Kind::Vfat | Kind::F2fs => false,
+            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => false,
+        }
+    }
+
     /// Whether an fsync of a new file leaves its name in memory only.
     pub fn forgets_names(self) -> bool {
         matches!(self, Kind::Ext2 | Kind::Vfat)
@@ -199,6 +210,9 @@ pub struct Sight {
     pub memory: bool,
     /// That the filesystem as a whole is in trouble.
     pub own_errors: bool,
+    /// A failed write may have held more pages than were stored: the kernel keeps several in one
+    /// folio.
+    pub large_folios: bool,
 }
 
 impl Sight {
@@ -222,6 +236,11 @@ impl Sight {
                 Kind::Xfs | Kind::Btrfs => version > (5, 10) && functions,
                 _ => version > (5, 10) || functions,
             },
+            large_folios: match kind.disk_type() {
+                "xfs" => version >= (6, 12),
+                "btrfs" => version >= (7, 2),
+                _ => version >= (6, 18),
+            },
         }
     }
 }
@@ -242,7 +261,7 @@ pub struct Volume {
     /// What the tool can see of it.
     pub sight: Sight,
     /// The disk.
-    pub device: FaultDevice,
+    pub device: Disk,
     pristine: Image,
     at: PathBuf,
     /// Where the disk is mounted: here, or in the hands of a server.
@@ -263,40 +282,30 @@ pub struct Volume {
 impl Volume {
     /// Makes the file system; `scratch` is a directory of ours. No mkfs or no support in this
     /// kernel is a [`Skip`].
-    pub fn new(kind: Kind, sight: Sight, scratch: &Path) -> Result<Volume> {
+    pub fn new(kind: Kind, below: Below, sight: Sight, scratch: &Path) -> Result<Volume> {
         for fs_type in [kind.fs_type(), kind.disk_type()] {
             if !kernel_knows(fs_type) {
                 bail!(Skip(format!("this kernel has no {fs_type}")));
             }
         }
-        let (at, fuse) = (
-            scratch.join(kind.name()),
-            scratch.join(format!("{}.disk", kind.name())),
-        );
+        let name = format!("{}-{}", kind.name(), below.name());
+        let (at, fuse) = (scratch.join(&name), scratch.join(format!("{name}.disk")));
         std::fs::create_dir_all(&at)?;
         std::fs::create_dir_all(&fuse)?;
         let disk_at = match kind.is_served() {
-            true => scratch.join(format!("{}.served", kind.name())),
+            true => scratch.join(format!("{name}.served")),
             false => at.clone(),
         };
         std::fs::create_dir_all(&disk_at)?;
-        let pristine = Image::new(kind.size())?;
-        {
-            let raw = Image::new(kind.size())?;
-            let arguments = kind.mkfs();
-            run(Command::new(arguments[0])
-                .args(&arguments[1..])
-                .arg(raw.path()))?;
-            pristine.copy_from(&raw)?;
-        }
         let nfs = match kind {
             Kind::Nfs3 | Kind::Nfs4 => {
-                let control = scratch.join(format!("{}.nfsd", kind.name()));
+                let control = scratch.join(format!("{name}.nfsd"));
                 Some(Knfsd::new(&disk_at, &control)?)
             }
             _ => None,
         };
-        let device = FaultDevice::new(kind.size(), &fuse)?;
+        let mut device = Disk::new(below, kind.size(), &name, &fuse)?;
+        let pristine = make_file_system(kind, &mut device)?;
         Ok(Volume {
             kind,
             sight,
@@ -494,6 +503,23 @@ impl Volume {
     }
 }
 
+/// The bytes of a new file system for this disk. What its maker leaves out is zeros, if the disk
+/// itself does not make something else of them.
+fn make_file_system(kind: Kind, disk: &mut Disk) -> Result<Image> {
+    let arguments = kind.mkfs();
+    let mut mkfs = Command::new(arguments[0]);
+    mkfs.args(&arguments[1..]);
+    if disk.below() == Below::Crypt {
+        run(mkfs.arg(disk.path()))?;
+        disk.write_out()?;
+        return Ok(disk.snapshot()?.image);
+    }
+    let (raw, pristine) = (Image::new(kind.size())?, Image::new(kind.size())?);
+    run(mkfs.arg(raw.path()))?;
+    pristine.copy_from(&raw)?;
+    Ok(pristine)
+}
+
 /// mount(2).
 pub fn mount(
     source: &str,
@@ -571,9 +597,15 @@ impl Drop for Volume {
 
 /// Loads the module if there is one.
 pub fn kernel_knows(fs_type: &str) -> bool {
-    let _ = Command::new("modprobe").args(["-q", fs_type]).output();
+    modprobe(fs_type);
     let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     known.split_whitespace().any(|word| word == fs_type)
+}
+
+/// Loads a module; whether the kernel has it, or it is built in.
+pub fn modprobe(module: &str) -> bool {
+    let done = Command::new("modprobe").args(["-q", module]).status();
+    done.is_ok_and(|status| status.success())
 }
 
 /// Runs a program; one that is not installed is a [`Skip`].

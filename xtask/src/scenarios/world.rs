@@ -12,9 +12,10 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail};
 
+use super::disk::Asks;
 use super::extents;
 use super::page::{DOOMED, Memory};
-use super::program::{Outcome, Program};
+use super::program::{Outcome, Program, name as name_of};
 use super::volume::{Kind, Volume, c_string, kernel_knows, mount, run};
 use crate::faults::{Access, BLOCK, Effect, Fate, FaultRule, Place, Snapshot};
 
@@ -48,6 +49,9 @@ pub struct Claim {
     pub coverage: &'static str,
     /// The error, as the program saw it.
     pub errno: i32,
+    /// The disk's own error, where the program may have been given EIO for it and the tool knows
+    /// better.
+    pub of_disk: Option<i32>,
     /// Whether memory still has the bytes, where the scenario knows.
     pub in_memory: Option<&'static str>,
     /// The pages of the file that must be lost, where that does not depend on the kernel.
@@ -70,6 +74,7 @@ impl Claim {
             told,
             coverage: "inside",
             errno: libc::EIO,
+            of_disk: None,
             in_memory: None,
             lost: None,
             exact: true,
@@ -189,7 +194,7 @@ pub struct Point {
     /// The file, as programs see it.
     pub path: PathBuf,
     /// The file, where no mount of this scenario is in the way.
-    on_disk: PathBuf,
+    pub on_disk: PathBuf,
     disk: Snapshot,
     memory: Memory,
 }
@@ -220,6 +225,7 @@ pub struct World<'a> {
     points: Vec<Point>,
     mounts: Vec<Mount>,
     storage_errors: Vec<StorageClaim>,
+    told: Option<i32>,
 }
 
 /// A directory of the scenario that shows another one.
@@ -253,7 +259,12 @@ impl<'a> World<'a> {
             points: Vec::new(),
             mounts: Vec::new(),
             storage_errors: Vec::new(),
+            told: None,
         };
+        if world.kind() == Kind::Btrfs && world.volume.device.below().by_place() {
+            // Without copy on write: otherwise nobody knows where the next write goes.
+            world.set_attribute("+C")?;
+        }
         world.keep_names()?;
         Ok(world)
     }
@@ -364,25 +375,40 @@ impl<'a> World<'a> {
     /// From now on writes of doomed pages fail.
     pub fn fail(&mut self, errno: i32) -> Result<()> {
         let rule = FaultRule::refuse(DOOMED, errno, false);
-        self.volume.device.fail(vec![rule])
+        self.volume.device.fault_device()?.fail(vec![rule])
+    }
+
+    /// From now on writes of these pages of a file fail, which are on the disk already and will be
+    /// stored as doomed ones.
+    pub fn fail_pages(&mut self, file: &str, pages: Range<u64>) -> Result<()> {
+        if self.volume.device.below().can(Asks::Anything) {
+            return self.fail(libc::EIO);
+        }
+        self.fail_in_place(file, pages)
     }
 
     /// From now on writes fail where these pages of a file are on the disk: for bytes that carry no
     /// mark there.
     pub fn fail_in_place(&mut self, file: &str, pages: Range<u64>) -> Result<()> {
+        // What else waits to be written has nothing to do with it.
+        self.background_write_back()?;
         let bytes = pages.start * BLOCK as u64..pages.end * BLOCK as u64;
         let places = extents::on_disk(&self.file(file)?, bytes)?;
-        let rules = places
-            .into_iter()
-            .map(|place| refuse_writes(Place::Bytes(place)));
-        self.volume.device.fail(rules.collect())
+        self.volume.device.fail_in(&places)
     }
 
     /// From now on all writes fail.
     pub fn fail_everywhere(&mut self) -> Result<()> {
-        self.volume
-            .device
-            .fail(vec![refuse_writes(Place::Anywhere)])
+        self.volume.device.fail_everywhere()
+    }
+
+    /// The file system may write something else from now on: a disk that refuses more than it was
+    /// told to works again.
+    pub fn no_longer_alone(&mut self) -> Result<()> {
+        match self.volume.device.below().refuses_more() {
+            true => self.heal(),
+            false => Ok(()),
+        }
     }
 
     /// From now on the disk cannot flush its cache.
@@ -392,7 +418,7 @@ impl<'a> World<'a> {
             torn: false,
         };
         let rule = FaultRule::new(Access::Flush, Place::Anywhere, effect);
-        self.volume.device.fail(vec![rule])
+        self.volume.device.fault_device()?.fail(vec![rule])
     }
 
     /// Shuts the file system down, and writes nothing more.
@@ -411,14 +437,15 @@ impl<'a> World<'a> {
     /// As [`World::fail`], but the good blocks before the first doomed one are stored.
     pub fn fail_torn(&mut self, errno: i32) -> Result<()> {
         let rule = FaultRule::refuse(DOOMED, errno, true);
-        self.volume.device.fail(vec![rule])
+        self.volume.device.fault_device()?.fail(vec![rule])
     }
 
     /// The device works again; something must have failed before.
     pub fn heal(&mut self) -> Result<()> {
-        match self.volume.device.heal()?.failed_writes {
-            0 => bail!("the device was never asked to write a doomed page"),
-            writes => self.note(format!("{writes} failed writes")),
+        match self.volume.device.heal()? {
+            Some(0) => bail!("the device was never asked to write a doomed page"),
+            Some(writes) => self.note(format!("{writes} failed writes")),
+            None => self.note("healed".to_owned()),
         }
         Ok(())
     }
@@ -509,7 +536,25 @@ impl<'a> World<'a> {
 
     /// The call just gave success over lost bytes.
     pub fn lied(&mut self, claim: Claim) -> Result<()> {
+        let own = self.volume.device.below().errno();
+        if own == libc::EIO || claim.errno != libc::EIO {
+            return self.point(Truth::Lost(claim));
+        }
+        // Some kernels and file systems make EIO of every error; btrfs may record both.
+        let errno = self.told.unwrap_or(own);
+        let of_disk = (self.kind() == Kind::Btrfs).then_some(own);
+        let claim = Claim {
+            errno,
+            of_disk,
+            ..claim
+        };
         self.point(Truth::Lost(claim))
+    }
+
+    /// A call was given this error.
+    pub fn note_told(&mut self, errno: i32) {
+        self.told = Some(errno);
+        self.note(format!("msync gave {}", name_of(errno)));
     }
 
     /// Everything owed to this file is on the disk.
@@ -537,19 +582,16 @@ impl<'a> World<'a> {
     }
 }
 
-fn refuse_writes(place: Place) -> FaultRule {
-    let effect = Effect::Fail {
-        errno: libc::EIO,
-        torn: false,
-    };
-    FaultRule::new(Access::Write, place, effect)
-}
-
 impl Point {
     /// The pages whose last write failed, whatever the disk has: a request fails as a whole, and a
     /// large folio is written as a whole. The kernel cannot know better.
-    pub fn refused_pages(&self) -> BTreeSet<u64> {
+    pub fn refused_pages(&self, volume: &Volume) -> BTreeSet<u64> {
         let owed = self.memory.pages(self.truth.file());
+        if !volume.device.below().can(Asks::Anything) {
+            // The disk does not say. The stories store nothing but the pages that fail.
+            let neighbours = owed.into_keys().filter(|_| volume.sight.large_folios);
+            return neighbours.collect();
+        }
         owed.into_iter()
             .filter(|(page, stamp)| {
                 let fate = self.disk.fates.get(&stamp.header(*page));

@@ -17,6 +17,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::paths;
+use crate::scenarios::disk::Below;
 use crate::scenarios::tool::{Report, Tool};
 use crate::scenarios::volume::{Kind, Sight, Volume};
 use crate::scenarios::world::Skip;
@@ -238,6 +239,7 @@ impl<'a> Lab<'a> {
     fn volume(&self) -> Result<Volume> {
         let mut volume = Volume::new(
             self.kind,
+            Below::Fault,
             Sight::of(self.kind, &self.tool.tier),
             self.scratch,
         )?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use super::action::{Action, FILES, Fault, Handle, MAPPINGS, PAGES, PROGRAMS, View};
 use super::truth::{Disk, Page, Point};
-use crate::faults::{Access, BLOCK, Effect, FaultRule, Image, Place, Snapshot};
+use crate::faults::{Access, BLOCK, Effect, FaultRule, Place, Snapshot};
 use crate::scenarios::page::{DOOMED, Stamp};
 use crate::scenarios::program::{Ask, By, Open, Outcome, Program, Step, kernel_time};
 use crate::scenarios::volume::Volume;
@@ -112,7 +112,12 @@ impl Player<'_> {
             Action::Fsync(handle) => self.sync(*handle, Ask::Fsync),
             Action::Fdatasync(handle) => self.sync(*handle, Ask::Fdatasync),
             Action::SyncFileRange(handle) => self.sync(*handle, Ask::FileRange),
-            Action::Fail(fault) => self.volume.device.add(rule(fault)).map(drop),
+            Action::Fail(fault) => self
+                .volume
+                .device
+                .fault_device()?
+                .add(rule(fault))
+                .map(drop),
             Action::Heal => self.heal(),
             Action::WriteBack => self.write_back(),
             Action::Resize(handle, pages) => self.resize(*handle, *pages),
@@ -267,7 +272,7 @@ impl Player<'_> {
         if outcome.errno != 0 {
             return Ok(());
         }
-        let status = self.volume.device.status()?;
+        let status = self.volume.device.fault_device()?.status()?;
         if self.failed_writes + status.failed_writes == 0 {
             // Nothing can be lost yet.
             return Ok(());
@@ -313,7 +318,7 @@ impl Player<'_> {
     }
 
     fn heal(&mut self) -> Result<()> {
-        self.failed_writes += self.volume.device.heal()?.failed_writes;
+        self.failed_writes += self.volume.device.fault_device()?.heal()?.failed_writes;
         Ok(())
     }
 
@@ -458,8 +463,7 @@ fn read_the_disk(volume: &mut Volume, moments: Vec<Moment>) -> Result<Vec<Point>
         return Ok(Vec::new());
     }
     volume.unmount()?;
-    let present = Image::new(volume.device.image().size())?;
-    present.copy_from(volume.device.image())?;
+    let present = volume.device.snapshot()?.image;
     let mut points = Vec::new();
     let mut mounted = None;
     for Moment {
