@@ -810,8 +810,8 @@ fn metadata_cannot_be_written(world: &mut World) -> Result<()> {
         let hidden = ext4 && ((6, 2)..(6, 15)).contains(&kernel_version());
         let shown = !xfs && !hidden;
         world.storage_error(what, began).read_only = shown;
-        // The tool looks at the mount table two seconds later.
-        std::thread::sleep(Duration::from_millis(if shown { 2500 } else { 0 }));
+        // The tool looks at the mount table a second or two later.
+        std::thread::sleep(Duration::from_secs(if shown { 4 } else { 0 }));
     }
     world.heal()?;
     world.point(Truth::LostWithoutPromise(FILE.to_owned()))

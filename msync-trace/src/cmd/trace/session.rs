@@ -49,7 +49,7 @@ const HIDDEN_KEPT: usize = 65_536;
 
 /// How long a filesystem may take to draw its consequences from an error, and to say so on a slow
 /// console, before the mount table is asked.
-const CONSEQUENCES: Duration = Duration::from_secs(2);
+const CONSEQUENCES: Duration = Duration::from_secs(1);
 
 /// One trace.
 pub(super) struct Session {
