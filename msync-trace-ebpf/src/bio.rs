@@ -139,6 +139,24 @@ pub fn report_range(inode: Addr, start: u64, end: u64, outcome: &Outcome) {
     report_inode(inode, start, end, outcome.packed(), outcome.submitted);
 }
 
+/// Bytes that failed before may have reached the server of a network filesystem. What covers a page
+/// only in part does not recover it, unless the file ends there.
+#[inline(always)]
+pub fn report_written(inode: Addr, start: u64, len: u64, hook: u32) {
+    let size: u64 = read(inode, layout!(inode_size)).unwrap_or(u64::MAX);
+    let end = start + len;
+    let end = if end < size { end } else { end + 4095 } & !4095;
+    let first = (start + 4095) & !4095;
+    if first < end {
+        let outcome = Outcome {
+            errno: 0,
+            submitted: 0,
+            hook,
+        };
+        report_range(inode, first, end, &outcome);
+    }
+}
+
 /// [`report_range`] for callers in loops: a global function, which the verifier looks at once and
 /// not at each call. Numbers only, so that it can.
 #[unsafe(no_mangle)]

@@ -578,6 +578,32 @@ wire! {
         pub fuse_conn_chan: u32,
         /// `fuse_conn.connected` (unsigned), `fuse_chan.connected` where there is a `fuse_conn.chan`.
         pub fuse_conn_connected: u32,
+        /// `netfs_io_request.inode`; this and the next ones 6.12 and later.
+        pub netfs_request_inode: u32,
+        /// `netfs_io_request.origin` (u8).
+        pub netfs_request_origin: u32,
+        /// `netfs_io_subrequest.rreq`.
+        pub netfs_part_request: u32,
+        /// `netfs_io_subrequest.start` (u64).
+        pub netfs_part_start: u32,
+        /// `netfs_io_subrequest.len` (size_t).
+        pub netfs_part_len: u32,
+        /// `netfs_io_subrequest.transferred` (size_t).
+        pub netfs_part_transferred: u32,
+        /// `netfs_io_subrequest.error` (short).
+        pub netfs_part_error: u32,
+        /// `netfs_io_subrequest.source` (u8).
+        pub netfs_part_source: u32,
+        /// Value of `netfs_fail_write`.
+        pub netfs_fail_write: u32,
+        /// Value of `netfs_sreq_trace_terminated`.
+        pub netfs_terminated: u32,
+        /// Value of `NETFS_UPLOAD_TO_SERVER`.
+        pub netfs_to_server: u32,
+        /// Value of `NETFS_WRITEBACK`.
+        pub netfs_write_back: u32,
+        /// Value of `NETFS_WRITETHROUGH`.
+        pub netfs_write_through: u32,
     }
 
     /// Choices of user space. Injected as the read-only global `CONFIG`.

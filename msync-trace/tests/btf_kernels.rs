@@ -30,7 +30,7 @@ impl Kernel {
         let vmlinux = read("vmlinux.btf").expect("a vmlinux for every kernel");
         let vmlinux = Arc::new(Btf::parse(vmlinux).expect("vmlinux is BTF"));
         let split = |bytes| Btf::parse_split(bytes, Arc::clone(&vmlinux)).expect("split BTF");
-        let modules = ["ext4", "xfs", "btrfs", "nfs", "fuse"]
+        let modules = ["ext4", "xfs", "btrfs", "nfs", "fuse", "netfs"]
             .into_iter()
             .filter_map(|module| Some((module, Arc::new(split(read(&format!("{module}.btf"))?)))))
             .collect();
@@ -201,6 +201,14 @@ ext4   mpage_da_data.start_pos            u64           -     -     -     24    
 ext4   mpage_da_data.next_pos             u64           -     -     -     32    32
 xfs    xfs_inode.i_ino                    u64           -     32    32    32    -
 xfs    xfs_inode.i_vnode                  struct        -     312   312   312   288
+netfs  netfs_io_request.inode             *inode        -     32    32    -     64
+netfs  netfs_io_request.origin            any           -     138   528   -     584
+netfs  netfs_io_subrequest.rreq           ptr           -     0     0     -     0
+netfs  netfs_io_subrequest.start          u64           -     24    96    -     96
+netfs  netfs_io_subrequest.len            u64           -     32    104   -     104
+netfs  netfs_io_subrequest.transferred    u64           -     40    112   -     112
+netfs  netfs_io_subrequest.error          u16           -     52    148   -     124
+netfs  netfs_io_subrequest.source         any           -     56    156   -     133
 ";
 
 #[test]
@@ -362,6 +370,8 @@ btrfs    tracepoint  btrfs_sync_file_exit           - ; - ; - ; - ; struct file 
 btrfs    tracepoint  btrfs_writepage_end_io_hook    - ; struct btrfs_inode *, long long unsigned int, long long unsigned int, int ; = ; = ; =
 btrfs    tracepoint  btrfs_finish_ordered_extent    - ; - ; struct btrfs_inode *, long long unsigned int, long long unsigned int, _Bool ; = ; =
 btrfs    func        end_bbio_data_write            - ; - ; struct btrfs_bio * ; = ; =
+netfs    tracepoint  netfs_failure                  - ; struct netfs_io_request *, struct netfs_io_subrequest *, int, enum netfs_failure ; = ; - ; struct netfs_io_request *, struct netfs_io_subrequest *, int, enum netfs_failure
+netfs    tracepoint  netfs_sreq                     - ; struct netfs_io_subrequest *, enum netfs_sreq_trace ; = ; - ; struct netfs_io_subrequest *, enum netfs_sreq_trace
 ";
 
 #[test]
@@ -454,6 +464,29 @@ fn bits_of_an_ordered_extent_moved() {
         bit("5.10", "BTRFS_ORDERED_IOERR"),
         Err("this kernel has no enumerator BTRFS_ORDERED_IOERR".to_owned())
     );
+}
+
+/// Numbers of what netfs does and tells. 6.1 has netfs, but does not write pages back through it; this
+/// 6.18 was built without.
+#[test]
+fn what_netfs_tells_is_numbered_anew_by_each_kernel() {
+    let numbers = |kernel| {
+        let layout = layout_of(&Kernel::load(kernel)).layout;
+        [
+            layout.netfs_fail_write,
+            layout.netfs_terminated,
+            layout.netfs_to_server,
+            layout.netfs_write_back,
+            layout.netfs_write_through,
+        ]
+    };
+    assert_eq!(numbers("6.12"), [7, 20, 5, 5, 6]);
+    assert_eq!(numbers("7.2"), [7, 35, 5, 7, 9]);
+    for kernel in ["5.10", "6.1", "6.18"] {
+        let layout = layout_of(&Kernel::load(kernel)).layout;
+        assert_eq!(layout.netfs_fail_write, ABSENT, "{kernel}");
+        assert_eq!(layout.netfs_part_start, ABSENT, "{kernel}");
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// On this kernel. NFS is tested in the guests, whose kernels all have it.
+/// On this kernel. NFS and 9P are tested in the guests, whose kernels all have them.
 const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,ext2,fuse";
 /// What is run in a guest, one after the other: its name, and arguments of `xtask`. Not all there is:
 /// everything takes ten times as long there.
@@ -36,7 +36,7 @@ const STAGES: [(&str, &str); 8] = [
     ),
     (
         "served",
-        "scenarios --shared-tool --fs nfs3,nfs4,fuse --tier auto --only server_",
+        "scenarios --shared-tool --fs nfs3,nfs4,fuse,9p --tier auto --only server_,partly_rewritten",
     ),
     (
         "others",

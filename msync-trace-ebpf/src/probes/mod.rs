@@ -27,6 +27,7 @@ pub mod hook {
     pub const PLAIN: u32 = 23;
     pub const STORAGE: u32 = 24;
     pub const MEMORY: u32 = 25;
+    pub const NETFS: u32 = 26;
 }
 
 mod block;
@@ -35,6 +36,7 @@ mod ext4;
 mod fuse;
 mod iomap;
 mod memory;
+mod netfs;
 mod nfs;
 mod pages;
 mod plain;

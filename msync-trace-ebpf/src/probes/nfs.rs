@@ -5,7 +5,7 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use super::hook;
 use crate::{
-    bio::{Outcome, head_of, report_range},
+    bio::{Outcome, head_of, report_range, report_written},
     inode::{host_of, tracked},
     kread::{Addr, read, read_ptr},
     maps::{any_tracked, count, layout},
@@ -76,23 +76,6 @@ fn nfs_failed_request(ctx: RawTracePointContext) -> u32 {
 /// `NFS_FILE_SYNC` (include/uapi/linux/nfs.h): the server wrote it to its disk already.
 const FILE_SYNC: u32 = 2;
 
-/// Bytes reached the server's disk. What covers a page only in part does not recover it.
-#[inline(always)]
-fn written(inode: Addr, start: u64, len: u64) {
-    let size: u64 = read(inode, layout!(inode_size)).unwrap_or(u64::MAX);
-    let end = start + len;
-    let end = if end < size { end } else { end + PAGE_MASK } & !PAGE_MASK;
-    let first = (start + PAGE_MASK) & !PAGE_MASK;
-    if first < end {
-        let outcome = Outcome {
-            errno: 0,
-            submitted: 0,
-            hook: hook::NFS,
-        };
-        report_range(inode, first, end, &outcome);
-    }
-}
-
 #[inline(always)]
 fn succeeded(task: Addr) -> bool {
     read::<i32>(task, layout!(rpc_task_status)).unwrap_or(-1) >= 0
@@ -116,7 +99,7 @@ fn nfs_written(ctx: RawTracePointContext) -> u32 {
     {
         let start: u64 = read(header, layout!(nfs_header_offset)).unwrap_or(0);
         let count: u32 = read(header, layout!(nfs_header_count)).unwrap_or(0);
-        written(inode, start, u64::from(count));
+        report_written(inode, start, u64::from(count), hook::NFS);
     }
     0
 }
@@ -176,7 +159,7 @@ pub extern "C" fn commit_request(node: u64, head: u64, inode: u64, verifier: u64
     if taken_under == verifier
         && let Some((start, end)) = bytes_of(node)
     {
-        written(inode, start, end - start);
+        report_written(inode, start, end - start, hook::NFS);
     }
     read(node, 0).unwrap_or(0)
 }

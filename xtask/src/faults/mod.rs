@@ -9,6 +9,7 @@
 mod image;
 mod loop_device;
 mod mapper;
+mod nine_p;
 mod passthrough;
 mod rules;
 mod scsi_debug;
@@ -26,6 +27,7 @@ use anyhow::{Context, Result, bail};
 
 pub use image::{BLOCK, Image};
 pub use mapper::{Mapper, split};
+pub use nine_p::{NineP, mount_options as nine_p_mount_options};
 pub use passthrough::Passthrough;
 pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
 pub use scsi_debug::ScsiDebug;

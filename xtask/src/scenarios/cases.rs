@@ -66,6 +66,8 @@ const WITHOUT_RANGES: &[&str] = &[
     "healthy",
     "fsync_got_the_error",
     "forked_child",
+    "server_made_the_file_immutable",
+    "server_has_no_more_room",
     "server_dies",
     "server_without_fsync_dies",
 ];
@@ -85,6 +87,7 @@ const WRITE_ERRORS: &[Kind] = &[
     Kind::Nfs3,
     Kind::Nfs4,
     Kind::Fuse,
+    Kind::NineP,
 ];
 /// Without NFSv4, whose server gives one error of its disk to several descriptors of its own: a
 /// WRITE that went well may be refused for an earlier one.
@@ -98,6 +101,7 @@ const ONE_ANSWER: &[Kind] = &[
     Kind::F2fs,
     Kind::Nfs3,
     Kind::Fuse,
+    Kind::NineP,
 ];
 /// Without our own FUSE server, which knows no rename.
 const RENAMES: &[Kind] = &[
@@ -110,12 +114,17 @@ const RENAMES: &[Kind] = &[
     Kind::F2fs,
     Kind::Nfs3,
     Kind::Nfs4,
+    Kind::NineP,
 ];
 /// One of each kind, for what has nothing to do with how the file system writes.
 const DISKS: &[Kind] = &[Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 const NFS: &[Kind] = &[Kind::Nfs3, Kind::Nfs4];
+/// Servers that keep a file open that can be made to refuse a write of it.
+const REFUSING: &[Kind] = &[Kind::Nfs3, Kind::Nfs4, Kind::NineP];
 const NFS3: &[Kind] = &[Kind::Nfs3];
 const FUSE: &[Kind] = &[Kind::Fuse];
+/// Servers that are processes of ours.
+const MORTAL: &[Kind] = &[Kind::Fuse, Kind::NineP];
 const EXT4: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal];
 /// btrfs gives every file a new number.
 const NUMBERS_COME_AGAIN: &[Kind] = &[Kind::Ext4, Kind::Ext4NoJournal, Kind::Xfs];
@@ -190,15 +199,15 @@ pub fn scenarios() -> &'static [Scenario] {
         compat_caller on WRITE_ERRORS, asks InPlace;
         dead_journal on DATA_JOURNAL;
         server_deleted_the_file on NFS3;
-        server_made_the_file_immutable on NFS;
+        server_made_the_file_immutable on REFUSING;
         server_made_the_export_read_only on NFS;
         server_gave_the_file_to_another on NFS;
-        server_has_no_more_room on NFS;
+        server_has_no_more_room on REFUSING;
         server_is_silent_for_too_long on NFS3;
         server_enforces_a_quota on NFS;
         server_commit_fails on NFS;
         server_was_lied_to on NFS3, with "--calls" "nfsd";
-        server_dies on FUSE;
+        server_dies on MORTAL;
         server_without_fsync_dies on FUSE;
     }
 }
@@ -1142,7 +1151,7 @@ fn server_was_lied_to(world: &mut World) -> Result<()> {
 }
 
 /// The server is killed while pages are dirty. It had FSYNC, so the first msync fails for want of
-/// it, and all that follow.
+/// it, and all that follow. On 9P so does the write-back before it.
 fn server_dies(world: &mut World) -> Result<()> {
     let (mut victim, _) = program_with_file(world, "victim")?;
     victim.store(BAD, true)?;

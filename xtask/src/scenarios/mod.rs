@@ -32,7 +32,7 @@ use world::{Skip, StorageClaim, World};
 #[derive(Debug, clap::Args)]
 pub struct ScenariosArgs {
     /// File systems: ext4, ext4-nojournal, ext4-data-journal, xfs, btrfs, ext2, vfat, f2fs, nfs3,
-    /// nfs4, fuse.
+    /// nfs4, fuse, 9p.
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     fs: Vec<Kind>,
     /// What fails below the file system: fault (our own disk), crypt (dm-crypt on it), flakey
@@ -42,9 +42,9 @@ pub struct ScenariosArgs {
     /// How the tool has to attach.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fentry", "kprobe", "tracepoint"])]
     tier: String,
-    /// Only scenarios whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only scenarios whose name contains one of these.
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<String>,
     /// The tool to test.
     #[arg(
         long,
@@ -162,7 +162,7 @@ impl ScenariosArgs {
         let on = move |kind: Kind, below: Below| {
             scenarios()
                 .iter()
-                .filter(move |s| s.runs_on(kind, below) && s.name.contains(&self.only))
+                .filter(move |s| s.runs_on(kind, below) && self.wants(s))
                 .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
                 .map(move |scenario| Story {
                     kind,
@@ -172,6 +172,11 @@ impl ScenariosArgs {
         };
         let disks = self.below.iter();
         disks.flat_map(move |below| kinds.iter().flat_map(move |kind| on(*kind, *below)))
+    }
+
+    fn wants(&self, scenario: &Scenario) -> bool {
+        let named = |part: &String| scenario.name.contains(part);
+        self.only.is_empty() || self.only.iter().any(named)
     }
 
     /// The scenarios that share one run of the tool.

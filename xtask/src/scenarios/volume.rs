@@ -13,7 +13,7 @@ use super::crypt;
 use super::disk::{Below, Disk};
 use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
-use crate::faults::{BLOCK, Image, Passthrough};
+use crate::faults::{BLOCK, Image, NineP, Passthrough, nine_p_mount_options};
 
 /// A file system and the mode that matters for how it loses data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +40,13 @@ pub enum Kind {
     Nfs4,
     /// FUSE with write-back cache; its server keeps its files on ext4.
     Fuse,
+    /// 9P with write-back cache; its server keeps its files on ext4.
+    NineP,
 }
 
 impl Kind {
     /// All of them, in the order in which they run.
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Ext4,
         Kind::Ext4NoJournal,
         Kind::Ext4DataJournal,
@@ -56,6 +58,7 @@ impl Kind {
         Kind::Nfs3,
         Kind::Nfs4,
         Kind::Fuse,
+        Kind::NineP,
     ];
 
     /// The name used on the command line and in results.
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Nfs3 => "nfs3",
             Kind::Nfs4 => "nfs4",
             Kind::Fuse => "fuse",
+            Kind::NineP => "9p",
         }
     }
 
@@ -87,6 +91,7 @@ impl Kind {
             Kind::Nfs3 => "nfs",
             Kind::Nfs4 => "nfs4",
             Kind::Fuse => "fuse",
+            Kind::NineP => "9p",
         }
     }
 
@@ -101,14 +106,14 @@ impl Kind {
     /// What is on the disk: a server's own file system, or this one.
     pub fn disk_type(self) -> &'static str {
         match self {
-            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "ext4",
+            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse | Kind::NineP => "ext4",
             _ => self.fs_type(),
         }
     }
 
     /// Whether a server stands between the program and the disk.
     pub fn is_served(self) -> bool {
-        matches!(self, Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse)
+        matches!(self, Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse | Kind::NineP)
     }
 
     /// Bytes of the disk: what mkfs wants at least. ext4 gets one block group only.
@@ -122,7 +127,7 @@ impl Kind {
 
     fn mkfs(self) -> Vec<&'static str> {
         match self {
-            Kind::Ext4 | Kind::Fuse => {
+            Kind::Ext4 | Kind::Fuse | Kind::NineP => {
                 vec!["mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4"]
             }
             // Blocks are counted for each user.
@@ -161,7 +166,7 @@ impl Kind {
 
     fn mount_options(self) -> &'static str {
         match self {
-            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => "errors=continue",
+            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse | Kind::NineP => "errors=continue",
             Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Vfat => "errors=continue",
             Kind::Ext4DataJournal => "errors=continue,data=journal",
             Kind::Xfs | Kind::Btrfs | Kind::F2fs => "",
@@ -179,7 +184,7 @@ impl Kind {
         match self {
             Kind::Ext4 | Kind::Ext4NoJournal | Kind::Xfs | Kind::Btrfs | Kind::Ext2 => true,
             Kind::Ext4DataJournal | Kind::Vfat | Kind::F2fs => false,
-            Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse => false,
+            Kind::Nfs3 | Kind::Nfs4 | Kind::NineP | Kind::Fuse => false,
         }
     }
 
@@ -193,6 +198,7 @@ impl Kind {
 enum Serving {
     Nfs,
     Fuse(Passthrough),
+    NineP(NineP),
 }
 
 /// What the tool can see of a file system here: docs/limits.md.
@@ -224,8 +230,10 @@ impl Sight {
             "auto" => Path::new("/sys/bus/event_source/devices/kprobe").exists(),
             tier => tier != "tracepoint",
         };
+        // From 6.12 on 9P writes back through netfs.
+        let old = kind == Kind::NineP && version < (6, 12);
         Sight {
-            ranges: !limited || version >= (6, 12),
+            ranges: !old && (!limited || version >= (6, 12)),
             dead_server: !limited || version >= (6, 18),
             // Wherever NFS is, the tool can have its first tier.
             subvolumes: version >= (5, 11),
@@ -404,6 +412,7 @@ impl Volume {
                 self.serving = Some(Serving::Fuse(server));
                 return Ok(());
             }
+            Kind::NineP => return self.serve_nine_p(),
             _ => return Ok(()),
         };
         let server = self.nfs.as_mut().context("no NFS server here")?;
@@ -421,6 +430,14 @@ impl Volume {
             &options,
         )
         .with_context(|| format!("mount {}", self.kind.name()))
+    }
+
+    fn serve_nine_p(&mut self) -> Result<()> {
+        let (server, socket) = NineP::start(&self.disk_at)?;
+        self.serving = Some(Serving::NineP(server));
+        let options = nine_p_mount_options(&socket);
+        let fs_type = self.kind.fs_type();
+        mount("served", &self.at, fs_type, libc::MS_NOATIME, &options).context("mount 9p")
     }
 
     /// NFS: the same files again, mounted with further options until the volume is put back.
@@ -458,11 +475,12 @@ impl Volume {
         self.serve(has_fsync)
     }
 
-    /// FUSE: the server is gone all of a sudden.
+    /// FUSE, 9P: the server is gone all of a sudden.
     pub fn kill_server(&mut self) -> Result<()> {
         match &mut self.serving {
             Some(Serving::Fuse(server)) => server.kill(),
-            _ => bail!("no FUSE server here"),
+            Some(Serving::NineP(server)) => server.kill(),
+            _ => bail!("no server here that can be killed"),
         }
     }
 
@@ -479,6 +497,10 @@ impl Volume {
                 self.knfsd()?.stop()?;
             }
             Some(Serving::Fuse(server)) => {
+                unmount(&self.at)?;
+                server.wait()?;
+            }
+            Some(Serving::NineP(server)) => {
                 unmount(&self.at)?;
                 server.wait()?;
             }

@@ -534,8 +534,13 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The call just gave success over lost bytes.
+    /// The call just gave success over lost bytes. Which ones the tool can only know where it sees
+    /// ranges.
     pub fn lied(&mut self, claim: Claim) -> Result<()> {
+        let claim = match self.volume.sight.ranges {
+            true => claim,
+            false => claim.somewhere(),
+        };
         let own = self.volume.device.below().errno();
         if own == libc::EIO || claim.errno != libc::EIO {
             return self.point(Truth::Lost(claim));

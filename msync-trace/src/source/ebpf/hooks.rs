@@ -236,6 +236,28 @@ const FUSE_SEND: &[&str] = &[
     "fuse_write_inode",
 ];
 const FUSE_BROKEN: &[&str] = &["sb_fs_info", "fuse_mount_fc", "fuse_conn_connected"];
+const NETFS_FAILED: &[&str] = &[
+    "netfs_fail_write",
+    "netfs_to_server",
+    "netfs_write_back",
+    "netfs_write_through",
+    "netfs_request_inode",
+    "netfs_request_origin",
+    "netfs_part_source",
+    "netfs_part_start",
+    "netfs_part_len",
+    "netfs_part_transferred",
+];
+const NETFS_WRITTEN: &[&str] = &[
+    "netfs_terminated",
+    "netfs_to_server",
+    "netfs_request_inode",
+    "netfs_part_request",
+    "netfs_part_source",
+    "netfs_part_error",
+    "netfs_part_start",
+    "netfs_part_transferred",
+];
 const FOLIO: &[&str] = &["folio_mapping", "folio_index"];
 const ORDERED: &[&str] = &[
     "oe_file_offset",
@@ -476,6 +498,32 @@ pub const HOOKS: &[Hook] = &[
         all_ways: false,
         when: When::Always,
         without: Some("NFS writes that succeed later: they may be reported as lost"),
+    },
+    Hook {
+        name: "netfs.write",
+        purpose: "a CIFS or 9p server refused a write, or is gone",
+        ways: &[tracepoint(
+            "netfs_failed",
+            "netfs_failure",
+            "netfs",
+            NETFS_FAILED,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: None,
+    },
+    Hook {
+        name: "netfs.written",
+        purpose: "a CIFS or 9p server took bytes that had failed before",
+        ways: &[tracepoint(
+            "netfs_written",
+            "netfs_sreq",
+            "netfs",
+            NETFS_WRITTEN,
+        )],
+        all_ways: false,
+        when: When::Always,
+        without: None,
     },
     Hook {
         name: "fuse.write",

@@ -10,7 +10,7 @@ use std::{
 use super::{btf::Btf, hooks::END_IO, layout::Types};
 
 /// Modules whose types the layout needs where they are not built in.
-const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "nfs", "fuse"];
+const FILESYSTEMS: &[&str] = &["ext4", "xfs", "btrfs", "nfs", "fuse", "netfs"];
 
 /// Kernel version, (major, minor), from a release such as `6.12.107+deb13-amd64`.
 #[must_use]

@@ -298,6 +298,7 @@ pub fn resolve(types: &Types) -> Resolved {
     ext4(&mut r, &mut layout, old);
     nfs(&mut r, &mut layout, old);
     fuse(&mut r, &mut layout, old);
+    netfs(&mut r, &mut layout);
     let mut module = |field, module, at: (&str, &str), expect| match old {
         // Modules have no BTF there.
         true => ABSENT,
@@ -531,6 +532,38 @@ fn fuse(r: &mut Resolver<'_>, layout: &mut Layout, old: bool) {
     let btf = r.types.of("fuse");
     let chan = btf.and_then(|btf| btf.member("fuse_conn", "chan", Ptr).ok());
     layout.fuse_conn_chan = chan.map_or(ABSENT, |member| member.offset_bytes);
+}
+
+/// netfs: requests to write, and the numbers of what its tracepoints say. Before 6.10 it does not
+/// write pages back: no loss.
+fn netfs(r: &mut Resolver<'_>, layout: &mut Layout) {
+    use Expect::{Any, Int, Ptr};
+    let btf = r.types.of("netfs");
+    let value = |of, enumerator| {
+        let value = btf.and_then(|btf| btf.enum_value(Some(of), enumerator).ok());
+        value.and_then(|value| u32::try_from(value).ok())
+    };
+    let number = |of, enumerator| value(of, enumerator).unwrap_or(ABSENT);
+    layout.netfs_fail_write = number("netfs_failure", "netfs_fail_write");
+    layout.netfs_terminated = number("netfs_sreq_trace", "netfs_sreq_trace_terminated");
+    layout.netfs_to_server = number("netfs_io_source", "NETFS_UPLOAD_TO_SERVER");
+    layout.netfs_write_back = number("netfs_io_origin", "NETFS_WRITEBACK");
+    layout.netfs_write_through = number("netfs_io_origin", "NETFS_WRITETHROUGH");
+    const REQUEST: &str = "netfs_io_request";
+    const PART: &str = "netfs_io_subrequest";
+    let writes_back = layout.netfs_fail_write != ABSENT;
+    let mut find = |field, of, path, expect| match writes_back {
+        true => r.module(field, "netfs", &[(of, path)], expect),
+        false => ABSENT,
+    };
+    layout.netfs_request_inode = find("netfs_request_inode", REQUEST, "inode", Ptr);
+    layout.netfs_request_origin = find("netfs_request_origin", REQUEST, "origin", Any);
+    layout.netfs_part_request = find("netfs_part_request", PART, "rreq", Ptr);
+    layout.netfs_part_start = find("netfs_part_start", PART, "start", Int(8));
+    layout.netfs_part_len = find("netfs_part_len", PART, "len", Int(8));
+    layout.netfs_part_transferred = find("netfs_part_transferred", PART, "transferred", Int(8));
+    layout.netfs_part_error = find("netfs_part_error", PART, "error", Int(2));
+    layout.netfs_part_source = find("netfs_part_source", PART, "source", Any);
 }
 
 /// A layout of zeros, without naming its hundred fields.

@@ -176,7 +176,7 @@ const ROOM: usize = INODES / 16;
 const INODES: usize = 65_536;
 
 /// Kernel modules whose arrival changes what can be hooked.
-const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "nfs", "fuse"];
+const WATCHED_MODULES: &[&str] = &["ext4", "xfs", "btrfs", "f2fs", "nfs", "fuse", "netfs"];
 
 /// Facts from this kernel.
 pub struct Tracer {
