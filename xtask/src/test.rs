@@ -57,7 +57,7 @@ const STAGES: [(&str, &str); 8] = [
     (
         // By the tier that looks at the block layer itself.
         "other disks",
-        "scenarios --shared-tool --below crypt,flakey,error,scsi-debug --fs ext4 --tier tracepoint --only same_descriptor",
+        "scenarios --shared-tool --below crypt,error,scsi-debug --fs ext4 --tier tracepoint --only same_descriptor",
     ),
     (
         "random programs",

@@ -765,8 +765,14 @@ fn renamed_between(world: &mut World) -> Result<()> {
     )
 }
 
+/// What befell the disk before is told once a second at most: lets that second pass.
+fn quiet_second() {
+    std::thread::sleep(Duration::from_millis(1100));
+}
+
 /// The disk takes every byte and cannot flush its cache: the program is told, no page is lost.
 fn flush_fails(world: &mut World) -> Result<()> {
+    quiet_second();
     let (mut program, _) = program_with_file(world, "program")?;
     program.store(GOOD, false)?;
     world.fail_flushes()?;
@@ -788,6 +794,7 @@ fn flush_fails(world: &mut World) -> Result<()> {
 
 /// Shut down on request: the program is told.
 fn shut_down(world: &mut World) -> Result<()> {
+    quiet_second();
     let (mut program, _) = program_with_file(world, "program")?;
     program.store(GOOD, false)?;
     let began = kernel_time();
@@ -802,6 +809,7 @@ fn shut_down(world: &mut World) -> Result<()> {
 
 /// The journal or the tree cannot be written: the filesystem is of no use from then on, and says so.
 fn metadata_cannot_be_written(world: &mut World) -> Result<()> {
+    quiet_second();
     let (mut program, _) = program_with_file(world, "program")?;
     program.store(GOOD, false)?;
     world.fail_everywhere()?;
@@ -825,7 +833,7 @@ fn metadata_cannot_be_written(world: &mut World) -> Result<()> {
         let shown = !xfs && !hidden;
         world.storage_error(what, began).read_only = shown;
         // The tool looks at the mount table a second or two later.
-        std::thread::sleep(Duration::from_secs(if shown { 4 } else { 0 }));
+        std::thread::sleep(Duration::from_secs(if shown { 3 } else { 0 }));
     }
     world.heal()?;
     world.point(Truth::LostWithoutPromise(FILE.to_owned()))
