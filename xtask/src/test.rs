@@ -36,7 +36,7 @@ const STAGES: [(&str, &str); 8] = [
     ),
     (
         "served",
-        "scenarios --shared-tool --fs nfs3,nfs4,fuse,9p --tier auto --only server_,partly_rewritten",
+        "scenarios --shared-tool --fs nfs3,nfs4,fuse,9p --tier auto --only server_,9p/partly_rewritten",
     ),
     (
         "others",

@@ -112,7 +112,7 @@ pub struct StorageErrorRecord {
     #[serde(flatten, with = "names::mount")]
     pub mount: Option<Name>,
     /// Whether our mount table says, shortly after, that the filesystem cannot be written. ext4 on
-    /// 6.12 does not show it.
+    /// 6.1 and 6.12 does not show it.
     pub read_only: bool,
 }
 

@@ -42,7 +42,7 @@ pub struct ScenariosArgs {
     /// How the tool has to attach.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fentry", "kprobe", "tracepoint"])]
     tier: String,
-    /// Only scenarios whose name contains one of these.
+    /// Only scenarios whose name (ext4/same_descriptor) contains one of these.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
     /// The tool to test.
@@ -162,7 +162,7 @@ impl ScenariosArgs {
         let on = move |kind: Kind, below: Below| {
             scenarios()
                 .iter()
-                .filter(move |s| s.runs_on(kind, below) && self.wants(s))
+                .filter(move |s| s.runs_on(kind, below) && self.wants(kind, s))
                 .filter(move |s| Sight::of(kind, &self.tier).ranges || !s.needs_ranges())
                 .map(move |scenario| Story {
                     kind,
@@ -174,9 +174,9 @@ impl ScenariosArgs {
         disks.flat_map(move |below| kinds.iter().flat_map(move |kind| on(*kind, *below)))
     }
 
-    fn wants(&self, scenario: &Scenario) -> bool {
-        let named = |part: &String| scenario.name.contains(part);
-        self.only.is_empty() || self.only.iter().any(named)
+    fn wants(&self, kind: Kind, scenario: &Scenario) -> bool {
+        let name = format!("{}/{}", kind.name(), scenario.name);
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
     }
 
     /// The scenarios that share one run of the tool.

@@ -19,7 +19,7 @@ use super::world::{Claim, Skip, StorageClaim, Told};
 use crate::faults::BLOCK;
 
 /// Attaching takes long under software emulation.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
 const STOP: Duration = Duration::from_secs(30);

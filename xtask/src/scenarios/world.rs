@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -438,6 +439,18 @@ impl<'a> World<'a> {
     pub fn fail_torn(&mut self, errno: i32) -> Result<()> {
         let rule = FaultRule::refuse(DOOMED, errno, true);
         self.volume.device.fault_device()?.fail(vec![rule])
+    }
+
+    /// Waits until so many writes have failed, a few seconds at most.
+    pub fn wait_for_failed_writes(&mut self, writes: u64) -> Result<()> {
+        let device = self.volume.device.fault_device()?;
+        for _ in 0..500 {
+            if device.status()?.failed_writes >= writes {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// The device works again; something must have failed before.
