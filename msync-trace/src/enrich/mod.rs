@@ -130,7 +130,7 @@ impl Enricher {
         let mount = error
             .dev
             .filter(|_| of_filesystem)
-            .and_then(|dev| mounts.showing(dev, b"/").or_else(|| mounts.first(dev)));
+            .and_then(|dev| mounts.largest(dev));
         StorageErrorRecord {
             mount: mount.map(|mount| Name(mount.point.clone())),
             read_only: mount.is_some_and(|mount| mount.read_only),

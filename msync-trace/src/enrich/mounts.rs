@@ -60,9 +60,10 @@ impl Mounts {
             .min_by_key(|mount| mount.root.len())
     }
 
-    /// The oldest mount of the filesystem.
-    pub(super) fn first(&self, dev: u32) -> Option<&Mount> {
-        self.0.iter().find(|mount| mount.dev == dev)
+    /// The mount that shows most of the filesystem, and the oldest of these.
+    pub(super) fn largest(&self, dev: u32) -> Option<&Mount> {
+        let mounts = self.0.iter().filter(|mount| mount.dev == dev);
+        mounts.min_by_key(|mount| mount.root.len())
     }
 
     /// The mount that a path of this namespace lies on, if it is one of this device.

@@ -6,6 +6,7 @@
 //! killed first, the others wake up: the loop device detaches itself with its last user, the
 //! server lives on until then.
 
+mod child;
 mod image;
 mod loop_device;
 mod mapper;
@@ -25,10 +26,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+pub use child::Child;
 pub use image::{BLOCK, Image};
 pub use mapper::{Mapper, split};
-pub use nine_p::{NineP, mount_options as nine_p_mount_options};
-pub use passthrough::Passthrough;
+pub use nine_p::{mount_options as nine_p_mount_options, serve_nine_p};
+pub use passthrough::mount_passthrough;
 pub use rules::{Access, Effect, FaultRule, Marker, Place, RuleStatus};
 pub use scsi_debug::ScsiDebug;
 

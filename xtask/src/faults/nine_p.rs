@@ -13,74 +13,33 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-/// The longest that the server may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::child::Child;
+
 /// Bytes of a message: the most that 5.10 takes on a socket.
 pub const MESSAGE_BYTES: u32 = 65536;
 /// Bytes of one READ or WRITE: whole pages.
 const IO_BYTES: u32 = 32768;
 
-/// A server that runs.
-pub struct NineP {
-    server: libc::pid_t,
-    ended: bool,
-}
-
-impl NineP {
-    /// Starts a server of `folder`, and gives the socket that a client has to be mounted on. Forks:
-    /// call it before this process has threads.
-    pub fn start(folder: &Path) -> Result<(NineP, OwnedFd)> {
-        let (client, ours) = UnixStream::pair()?;
-        let root = open_path(folder).context("open the folder to be served")?;
-        // SAFETY: this process has one thread, so the child may do anything.
-        let server = match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()).context("fork"),
-            0 => {
-                drop(client);
-                serve(root, ours)
-            }
-            pid => pid,
+/// Starts a server of `folder`, and gives the socket that a client has to be mounted on. It ends when
+/// the client is gone. Forks, see [`Child::start`].
+pub fn serve_nine_p(folder: &Path) -> Result<(Child, OwnedFd)> {
+    let (client, ours) = UnixStream::pair()?;
+    let root = Arc::new(open_path(folder).context("open the folder to be served")?);
+    let server = Child::start("9P server", &[root.as_fd(), ours.as_fd()], || {
+        let mut server = Server {
+            root: Arc::clone(&root),
+            fids: HashMap::new(),
+            open: HashMap::new(),
         };
-        let server = NineP {
-            server,
-            ended: false,
-        };
-        Ok((server, client.into()))
-    }
-
-    /// Ends the server as a crash would.
-    pub fn kill(&mut self) -> Result<()> {
-        // SAFETY: our own child, not yet waited for.
-        unsafe { libc::kill(self.server, libc::SIGKILL) };
-        self.wait()
-    }
-
-    /// Waits for the server's end: the client is gone, or it was killed.
-    pub fn wait(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.ended {
-            let mut status = 0;
-            // SAFETY: status is a valid place for the result; the child is ours.
-            match unsafe { libc::waitpid(self.server, &raw mut status, libc::WNOHANG) } {
-                0 if Instant::now() > deadline => bail!("the 9P server does not end"),
-                0 => std::thread::sleep(Duration::from_millis(1)),
-                _ => self.ended = true,
-            }
+        match server.run(&ours) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
-    }
-}
-
-impl Drop for NineP {
-    fn drop(&mut self) {
-        if !self.ended {
-            let _ = self.kill();
-        }
-    }
+    })?;
+    Ok((server, client.into()))
 }
 
 /// What a mount of the server at the other end of this socket is told, for mount(2).
@@ -90,30 +49,6 @@ pub fn mount_options(socket: &OwnedFd) -> String {
         "trans=fd,rfdno={fd},wfdno={fd},version=9p2000.L,access=any,cache=loose,\
          msize={MESSAGE_BYTES}"
     )
-}
-
-fn serve(root: File, client: UnixStream) -> ! {
-    super::keep_only(&[root.as_fd(), client.as_fd()]);
-    // SAFETY: prctl and signal get constants only.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::signal(libc::SIGINT, libc::SIG_IGN);
-    }
-    let mut server = Server {
-        root: Arc::new(root),
-        fids: HashMap::new(),
-        open: HashMap::new(),
-    };
-    let status = match server.run(client) {
-        Ok(()) => 0,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
-        Err(error) => {
-            eprintln!("9P server: {error}");
-            1
-        }
-    };
-    // SAFETY: leaves without running anything that belongs to the parent.
-    unsafe { libc::_exit(status) }
 }
 
 /// What a client's number stands for.
@@ -170,7 +105,7 @@ const MAGIC: u32 = 0x0102_1997;
 const HEADER: usize = 7;
 
 impl Server {
-    fn run(&mut self, mut client: UnixStream) -> io::Result<()> {
+    fn run(&mut self, mut client: &UnixStream) -> io::Result<()> {
         loop {
             let mut header = [0; HEADER];
             client.read_exact(&mut header)?;

@@ -12,9 +12,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyCreate,
@@ -22,94 +22,28 @@ use fuser::{
     WriteFlags,
 };
 
-/// The longest that the server may take to begin or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::child::{Child, PATIENCE};
+
 /// How long the kernel may believe what it was told: it is the only one that changes anything.
 const TTL: Duration = Duration::from_secs(3600);
 const ROOT_INO: u64 = 1;
 
-/// A mounted passthrough file system.
-pub struct Passthrough {
-    server: libc::pid_t,
-    ended: bool,
+/// Mounts `folder` at `at`. `has_fsync`: whether the server implements FSYNC. It ends when it is
+/// unmounted. Forks, see [`Child::start`].
+pub fn mount_passthrough(folder: &Path, at: &Path, has_fsync: bool) -> Result<Child> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let server = Child::start("FUSE server", &[theirs.as_fd()], || {
+        run(folder, at, has_fsync, &theirs)
+    })?;
+    drop(theirs);
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let mut ready = [0];
+    ours.read_exact(&mut ready)
+        .context("the FUSE server did not start (is /dev/fuse usable?)")?;
+    Ok(server)
 }
 
-impl Passthrough {
-    /// Mounts `folder` at `at`. `has_fsync`: whether the server implements FSYNC. Forks: call it
-    /// before this process has threads.
-    pub fn mount(folder: &Path, at: &Path, has_fsync: bool) -> Result<Passthrough> {
-        let (mut ours, theirs) = UnixStream::pair()?;
-        // SAFETY: this process has one thread, so the child may do anything.
-        let server = match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()).context("fork"),
-            0 => {
-                drop(ours);
-                serve(folder, at, has_fsync, theirs)
-            }
-            pid => pid,
-        };
-        drop(theirs);
-        let mounted = Passthrough {
-            server,
-            ended: false,
-        };
-        ours.set_read_timeout(Some(PATIENCE))?;
-        let mut ready = [0];
-        ours.read_exact(&mut ready)
-            .context("the FUSE server did not start (is /dev/fuse usable?)")?;
-        Ok(mounted)
-    }
-
-    /// Ends the server as a crash would.
-    pub fn kill(&mut self) -> Result<()> {
-        // SAFETY: our own child, not yet waited for.
-        unsafe { libc::kill(self.server, libc::SIGKILL) };
-        self.wait()
-    }
-
-    /// Waits for the server's end: it was unmounted, or killed.
-    pub fn wait(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.ended {
-            let mut status = 0;
-            // SAFETY: status is a valid place for the result; the child is ours.
-            match unsafe { libc::waitpid(self.server, &raw mut status, libc::WNOHANG) } {
-                0 if Instant::now() > deadline => bail!("the FUSE server does not end"),
-                0 => std::thread::sleep(Duration::from_millis(1)),
-                _ => self.ended = true,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Passthrough {
-    fn drop(&mut self) {
-        if !self.ended {
-            let _ = self.kill();
-        }
-    }
-}
-
-fn serve(folder: &Path, at: &Path, has_fsync: bool, ready: UnixStream) -> ! {
-    super::keep_only(&[ready.as_fd()]);
-    // SAFETY: prctl and signal get constants only.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::signal(libc::SIGINT, libc::SIG_IGN);
-    }
-    let status = match run(folder, at, has_fsync, ready) {
-        Ok(()) => 0,
-        Err(error) => {
-            eprintln!("FUSE server: {error}");
-            1
-        }
-    };
-    // SAFETY: leaves without running anything that belongs to the parent.
-    unsafe { libc::_exit(status) }
-}
-
-fn run(folder: &Path, at: &Path, has_fsync: bool, mut ready: UnixStream) -> io::Result<()> {
+fn run(folder: &Path, at: &Path, has_fsync: bool, mut ready: &UnixStream) -> io::Result<()> {
     let files = Files {
         nodes: Mutex::default(),
         root: folder.to_owned(),

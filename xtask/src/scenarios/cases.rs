@@ -783,8 +783,8 @@ fn flush_fails(world: &mut World) -> Result<()> {
         outcome.errno != 0 || kernel_version() <= (5, 10),
         "msync gave 0"
     );
-    world.storage_error("flush_failed", began).errno = Some(libc::EIO);
     world.volume.device.heal()?;
+    world.storage_error("flush_failed", began).errno = Some(libc::EIO);
     match world.kind() {
         // What was written elsewhere is not in the file before the tree is.
         Kind::Btrfs => world.point(Truth::LostWithoutPromise(FILE.to_owned())),

@@ -76,19 +76,20 @@ pub fn run(args: &ScenariosArgs) -> Result<u8> {
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
-    let known = Kind::ALL.map(Kind::name).join(", ");
-    Kind::ALL
-        .into_iter()
-        .find(|kind| kind.name() == name)
-        .ok_or(format!("one of {known}"))
+    one_of(Kind::ALL, Kind::name, name)
 }
 
 fn below(name: &str) -> Result<Below, String> {
-    let known = Below::ALL.map(Below::name).join(", ");
-    Below::ALL
-        .into_iter()
-        .find(|below| below.name() == name)
-        .ok_or(format!("one of {known}"))
+    one_of(Below::ALL, Below::name, name)
+}
+
+fn one_of<T: Copy, const N: usize>(
+    all: [T; N],
+    name_of: fn(T) -> &'static str,
+    name: &str,
+) -> Result<T, String> {
+    let found = all.into_iter().find(|one| name_of(*one) == name);
+    found.ok_or_else(|| format!("one of {}", all.map(name_of).join(", ")))
 }
 
 #[derive(Default)]

@@ -241,7 +241,8 @@ impl Loss {
     }
 }
 
-/// Holds the tool to what befell disks and filesystems.
+/// Holds the tool to what befell disks and filesystems: that it says so, and of no flush that it
+/// failed when the disk took it.
 pub fn hold_to_storage_errors(report: &Report, claims: &[StorageClaim]) -> Result<()> {
     for claim in claims {
         let about = |record: &&Value| tool::is_about_storage(record, claim);
@@ -251,6 +252,14 @@ pub fn hold_to_storage_errors(report: &Report, claims: &[StorageClaim]) -> Resul
             serde_json::to_string(&report.storage_errors)?
         );
     }
+    let invented = report.storage_errors.iter().find(|record| {
+        let claimed = |claim| tool::is_about_storage(record, claim);
+        record["what"] == "flush_failed" && !claims.iter().any(claimed)
+    });
+    ensure!(
+        invented.is_none(),
+        "no flush failed, but the tool said: {invented:?}"
+    );
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use super::crypt;
 use super::disk::{Below, Disk};
 use super::knfsd::{Knfsd, mount_data};
 use super::world::Skip;
-use crate::faults::{BLOCK, Image, NineP, Passthrough, nine_p_mount_options};
+use crate::faults::{BLOCK, Child, Image, mount_passthrough, nine_p_mount_options, serve_nine_p};
 
 /// A file system and the mode that matters for how it loses data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,8 +197,8 @@ impl Kind {
 /// A server that runs.
 enum Serving {
     Nfs,
-    Fuse(Passthrough),
-    NineP(NineP),
+    /// One of ours: FUSE, 9P.
+    Ours(Child),
 }
 
 /// What the tool can see of a file system here: docs/limits.md.
@@ -408,8 +408,8 @@ impl Volume {
             Kind::Nfs3 => 3,
             Kind::Nfs4 => 4,
             Kind::Fuse => {
-                let server = Passthrough::mount(&self.disk_at, &self.at, has_fsync)?;
-                self.serving = Some(Serving::Fuse(server));
+                let server = mount_passthrough(&self.disk_at, &self.at, has_fsync)?;
+                self.serving = Some(Serving::Ours(server));
                 return Ok(());
             }
             Kind::NineP => return self.serve_nine_p(),
@@ -433,8 +433,8 @@ impl Volume {
     }
 
     fn serve_nine_p(&mut self) -> Result<()> {
-        let (server, socket) = NineP::start(&self.disk_at)?;
-        self.serving = Some(Serving::NineP(server));
+        let (server, socket) = serve_nine_p(&self.disk_at)?;
+        self.serving = Some(Serving::Ours(server));
         let options = nine_p_mount_options(&socket);
         let fs_type = self.kind.fs_type();
         mount("served", &self.at, fs_type, libc::MS_NOATIME, &options).context("mount 9p")
@@ -478,8 +478,7 @@ impl Volume {
     /// FUSE, 9P: the server is gone all of a sudden.
     pub fn kill_server(&mut self) -> Result<()> {
         match &mut self.serving {
-            Some(Serving::Fuse(server)) => server.kill(),
-            Some(Serving::NineP(server)) => server.kill(),
+            Some(Serving::Ours(server)) => server.kill(),
             _ => bail!("no server here that can be killed"),
         }
     }
@@ -496,11 +495,7 @@ impl Volume {
                 unmount(&self.at)?;
                 self.knfsd()?.stop()?;
             }
-            Some(Serving::Fuse(server)) => {
-                unmount(&self.at)?;
-                server.wait()?;
-            }
-            Some(Serving::NineP(server)) => {
+            Some(Serving::Ours(server)) => {
                 unmount(&self.at)?;
                 server.wait()?;
             }

@@ -53,6 +53,21 @@ impl Record {
             Self::Path(..) | Self::Name(..) => 0,
         }
     }
+
+    /// Whether something happened to a file with failures, so that it is to be followed. Names alone
+    /// come of healthy ones too, and a disk in trouble is no failed write.
+    #[must_use]
+    pub fn is_of_a_file(&self) -> bool {
+        match self {
+            Self::Fact(fact, _) => !matches!(fact.kind, FactKind::StorageError(_)),
+            Self::Path(..) | Self::Name(..) | Self::Module(..) => false,
+            Self::Unconverted(..)
+            | Self::Converted(..)
+            | Self::SyncFile(_)
+            | Self::SyncEnd(_)
+            | Self::SyncTold(..) => true,
+        }
+    }
 }
 
 /// Decodes one record; `None` where it is not one of ours.
@@ -623,6 +638,15 @@ mod tests {
             };
             assert_eq!(sync.error, Some(Errno::EIO));
         }
+    }
+
+    #[test]
+    fn a_flush_that_failed_does_not_attach_hooks_on_hot_paths() {
+        let mut flush = abi::StorageError::new_zeroed();
+        flush.header = header(abi::KIND_STORAGE_ERROR, 1);
+        flush.what = abi::STORAGE_FLUSH_FAILED;
+        assert!(!decode(flush.as_bytes()).unwrap().is_of_a_file());
+        assert!(range_record(abi::KIND_GONE, 1).is_of_a_file());
     }
 
     fn range_record(kind: u32, at: u64) -> Record {

@@ -186,6 +186,8 @@ pub struct Tracer {
     order: Order,
     /// Losses that have been told.
     told: abi::Counters,
+    /// How often the kernel's map of inodes had been full when room was made in it last.
+    full_before_room: u64,
     /// Skipped programs that have been told, or are of no account.
     told_skipped: Skipped,
     /// Inodes with nothing outstanding.
@@ -284,6 +286,7 @@ impl Tracer {
             rings,
             order: Order::default(),
             told: abi::Counters::new_zeroed(),
+            full_before_room: 0,
             told_skipped: Skipped::default(),
             settled: BTreeSet::new(),
             failed_again: BTreeSet::new(),
@@ -314,7 +317,7 @@ impl Tracer {
                 *reload |= at.0 >= instance.began && WATCHED_MODULES.contains(&name.as_str());
             }
             Some(record) => {
-                *following |= !matches!(record, Record::Path(..) | Record::Name(..));
+                *following |= record.is_of_a_file();
                 order.push(record);
             }
             None => bad += 1,
@@ -369,8 +372,10 @@ impl Tracer {
                 self.told.walk_limit,
             ),
         ];
-        if counters.inode_map_full > self.told.inode_map_full {
-            self.make_room();
+        if counters.inode_map_full > self.full_before_room {
+            self.make_room(ROOM);
+            // What found it full until now needs no more room than this.
+            self.full_before_room = self.instance.counters().inode_map_full;
         }
         for (cause, seen, told) in causes {
             if seen > told {
@@ -417,9 +422,10 @@ impl Tracer {
         }
     }
 
-    /// The kernel's map of inodes is full, or nearly: those whose failures were given up go, the oldest first.
-    fn make_room(&mut self) {
-        for key in self.order.oldest_given_up(ROOM) {
+    /// The kernel's map of inodes is full, or nearly: so many of those whose failures were given up go,
+    /// the oldest first.
+    fn make_room(&mut self, inodes: usize) {
+        for key in self.order.oldest_given_up(inodes) {
             self.stop_following(&key);
         }
     }
@@ -495,9 +501,7 @@ impl Tracer {
             self.stop_following(&key);
             self.forgotten.insert(decode::inode_key(&key), key);
         }
-        if left > INODES - ROOM {
-            self.make_room();
-        }
+        self.make_room(left.saturating_sub(INODES - ROOM));
         if left > 0 {
             return;
         }
@@ -553,6 +557,7 @@ impl Tracer {
         self.rings = rings;
         self.polled = None;
         self.told = abi::Counters::new_zeroed();
+        self.full_before_room = 0;
         self.told_skipped = Skipped::default();
         give_back_memory();
     }
