@@ -363,6 +363,7 @@ fn play(
 struct WholeRun {
     any_loss: bool,
     all_known: bool,
+    storage_errors: Vec<StorageClaim>,
 }
 
 impl WholeRun {
@@ -372,6 +373,10 @@ impl WholeRun {
         Self {
             any_loss: played.iter().any(lost),
             all_known: played.iter().all(known),
+            storage_errors: played
+                .iter()
+                .flat_map(|played| played.storage_errors.clone())
+                .collect(),
         }
     }
 
@@ -408,6 +413,7 @@ impl WholeRun {
         }
         if self.all_known {
             verdict::exit_status(report, self.any_loss)?;
+            verdict::no_flush_invented(report, &self.storage_errors)?;
         }
         Ok(())
     }

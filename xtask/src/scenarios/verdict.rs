@@ -241,8 +241,7 @@ impl Loss {
     }
 }
 
-/// Holds the tool to what befell disks and filesystems: that it says so, and of no flush that it
-/// failed when the disk took it.
+/// Holds the tool to what befell disks and filesystems.
 pub fn hold_to_storage_errors(report: &Report, claims: &[StorageClaim]) -> Result<()> {
     for claim in claims {
         let about = |record: &&Value| tool::is_about_storage(record, claim);
@@ -252,6 +251,11 @@ pub fn hold_to_storage_errors(report: &Report, claims: &[StorageClaim]) -> Resul
             serde_json::to_string(&report.storage_errors)?
         );
     }
+    Ok(())
+}
+
+/// No flush is said to have failed that the disk took. `claims`: of the whole run.
+pub fn no_flush_invented(report: &Report, claims: &[StorageClaim]) -> Result<()> {
     let invented = report.storage_errors.iter().find(|record| {
         let claimed = |claim| tool::is_about_storage(record, claim);
         record["what"] == "flush_failed" && !claims.iter().any(claimed)
