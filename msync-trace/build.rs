@@ -1,25 +1,20 @@
 //! Builds the eBPF programs; `source::ebpf` embeds the object as `OUT_DIR/msync-trace-ebpf`.
 //!
 //! `AYA_BUILD_SKIP=1` gives an empty object instead, enough for clippy where the eBPF toolchain is
-//! not wanted. Only Linux runs eBPF: other systems build nothing here.
+//! not wanted. Only Linux runs eBPF: for other systems nothing is built, and nothing is needed.
 
-#[path = "build/ebpf_toolchain.rs"]
-mod ebpf_toolchain;
+#[cfg(target_os = "linux")]
+#[path = "build/ebpf.rs"]
+mod ebpf;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::PathBuf};
 
-use aya_build::{Package, Toolchain};
-use ebpf_toolchain::Chosen;
-
+/// The package of the eBPF programs, and the file that they are in.
 const OBJECT: &str = "msync-trace-ebpf";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
-    println!("cargo::rerun-if-env-changed={}", ebpf_toolchain::OVERRIDE);
     if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
         return;
     }
@@ -35,40 +30,14 @@ fn main() {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn build() -> Result<(), String> {
-    let chosen = ebpf_toolchain::find().map_err(|missing| missing.sentence())?;
-    let linker = ebpf_toolchain::find_bpf_linker().map_err(|missing| missing.sentence())?;
-    prepare_environment(&chosen, linker.parent());
-    let package = Package {
-        name: OBJECT,
-        root_dir: "../msync-trace-ebpf",
-        ..Package::default()
-    };
-    let toolchain = Toolchain::Custom(chosen.name.as_deref().unwrap_or_default());
-    aya_build::build_ebpf([package], toolchain).map_err(|error| {
-        let reasons: Vec<String> = error.chain().map(ToString::to_string).collect();
-        format!(
-            "the eBPF programs do not build: {}",
-            reasons.join(": ").replace('\n', " ")
-        )
-    })
+    ebpf::build(OBJECT)
 }
 
-/// aya-build takes from the environment that a stable compiler may use `-Z` flags, and the
-/// compiler finds the linker in PATH.
-fn prepare_environment(chosen: &Chosen, linker_folder: Option<&Path>) {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(linker_folder.map(Path::to_owned));
-    let path = env::join_paths(folders).unwrap_or(path);
-    // SAFETY: this build script has one thread.
-    unsafe {
-        env::set_var("PATH", path);
-        // aya-build makes a warning of every line; those of a good build are none.
-        env::set_var("CARGO_TERM_QUIET", "true");
-        if !chosen.compiler.nightly {
-            env::set_var("RUSTC_BOOTSTRAP", "1");
-        }
-    }
+#[cfg(not(target_os = "linux"))]
+fn build() -> Result<(), String> {
+    Err("the eBPF programs are built on Linux only: build msync-trace for Linux there".to_owned())
 }
 
 fn object_path() -> PathBuf {

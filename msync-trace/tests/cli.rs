@@ -55,6 +55,7 @@ fn bad_usage_is_status_2_on_standard_error() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn without_privileges_it_says_which_are_missing_and_what_to_do() {
     let mut command = msync_trace(&["trace"]);
     if rustix::process::geteuid().is_root() {

@@ -1,6 +1,6 @@
 //! Judges what was seen: pure.
 
-use super::{BpfAnswer, Item, Lockdown, Observed, Status};
+use super::{BpfAnswer, Item, Lockdown, Observed, Status, freebsd};
 
 /// Oldest kernel with everything that the programs need.
 const OLDEST: (u32, u32) = (5, 10);
@@ -20,7 +20,23 @@ const CAP_BPF: (u32, &str) = (39, "CAP_BPF");
 /// Every judgement, those first that the others depend on.
 #[must_use]
 pub fn judge(seen: &Observed) -> Vec<Item> {
-    let mut items = vec![system(seen), kernel(seen), architecture(seen)];
+    match seen.system.as_str() {
+        "Linux" => linux(seen),
+        "FreeBSD" => freebsd::judge(seen),
+        other => vec![
+            item(
+                "system",
+                Status::Fail,
+                format!("live tracing needs Linux or FreeBSD; this is {other}"),
+            )
+            .remedy("run it where the files are written, if that is another machine"),
+        ],
+    }
+}
+
+fn linux(seen: &Observed) -> Vec<Item> {
+    let system = item("system", Status::Ok, "Linux");
+    let mut items = vec![system, kernel(seen), architecture(seen)];
     items.push(privileges(seen));
     items.extend(memlock(seen));
     items.extend([lockdown(seen), bpf(seen), btf(seen)]);
@@ -30,7 +46,7 @@ pub fn judge(seen: &Observed) -> Vec<Item> {
     items
 }
 
-fn item(id: &'static str, status: Status, detail: impl Into<String>) -> Item {
+pub(super) fn item(id: &'static str, status: Status, detail: impl Into<String>) -> Item {
     Item {
         id,
         status,
@@ -40,22 +56,10 @@ fn item(id: &'static str, status: Status, detail: impl Into<String>) -> Item {
 }
 
 impl Item {
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
-}
-
-fn system(seen: &Observed) -> Item {
-    if seen.system == "Linux" {
-        return item("system", Status::Ok, "Linux");
-    }
-    item(
-        "system",
-        Status::Fail,
-        format!("live tracing needs Linux; this is {}", seen.system),
-    )
-    .remedy("use the DTrace scripts in dtrace/")
 }
 
 fn kernel(seen: &Observed) -> Item {
@@ -317,7 +321,7 @@ fn list(names: &[&str]) -> String {
 }
 
 /// `6.1.0-49-amd64` is 6.1.
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

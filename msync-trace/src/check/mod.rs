@@ -3,6 +3,7 @@
 //! Looking (`observed`) is apart from judging (`judge`), so that every judgement can be tested on
 //! machines that we do not have. The same sentences are used when tracing cannot start.
 
+mod freebsd;
 mod judge;
 mod observed;
 mod report;

@@ -19,6 +19,13 @@ pub struct Observed {
     pub release: String,
     /// `uname -m`.
     pub machine: String,
+    /// Whether we are root (its effective user id).
+    pub root: bool,
+    /// Whether the base system's `dtrace` is where FreeBSD has it (`/usr/sbin/dtrace`).
+    pub dtrace: bool,
+    /// Whether the device through which `dtrace` talks to FreeBSD's kernel is there
+    /// (`/dev/dtrace/dtrace`): its modules are loaded.
+    pub dtrace_device: bool,
     /// Effective capabilities; `None` if `/proc/self/status` does not say.
     pub capabilities: Option<Capabilities>,
     /// Whether we are in a user namespace other than the first, where capabilities are worth
@@ -95,6 +102,9 @@ impl Observed {
             system: text(names.sysname()),
             release: text(names.release()),
             machine: text(names.machine()),
+            root: rustix::process::geteuid().is_root(),
+            dtrace: root.join("usr/sbin/dtrace").is_file(),
+            dtrace_device: root.join("dev/dtrace/dtrace").exists(),
             capabilities: read("proc/self/status").as_deref().and_then(effective),
             user_namespace: read("proc/self/uid_map").is_some_and(|map| !maps_everyone(&map)),
             memlock: getrlimit(Resource::Memlock).current,

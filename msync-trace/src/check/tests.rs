@@ -11,6 +11,9 @@ fn good() -> Observed {
         system: "Linux".to_owned(),
         release: "6.1.0-49-amd64".to_owned(),
         machine: "x86_64".to_owned(),
+        root: true,
+        dtrace: false,
+        dtrace_device: false,
         capabilities: Some(Capabilities(u64::MAX)),
         user_namespace: false,
         memlock: Some(64 << 10),
@@ -52,7 +55,7 @@ fn an_ordinary_machine_is_ready() {
 #[test]
 fn each_thing_that_stops_us_is_one_failure() {
     let cases: [Case; 8] = [
-        ("system", |seen| seen.system = "FreeBSD".to_owned()),
+        ("system", |seen| seen.system = "OpenBSD".to_owned()),
         ("kernel", |seen| {
             seen.release = "5.4.0-150-generic".to_owned();
         }),
@@ -82,6 +85,70 @@ fn each_thing_that_stops_us_is_one_failure() {
         assert_eq!(complaints(&seen), [(id, Status::Fail)]);
         detail(&seen, id);
     }
+}
+
+/// What `Observed::look` sees there: nothing of Linux.
+fn freebsd() -> Observed {
+    Observed {
+        system: "FreeBSD".to_owned(),
+        release: "15.1-RELEASE-p1".to_owned(),
+        machine: "amd64".to_owned(),
+        root: true,
+        dtrace: true,
+        dtrace_device: true,
+        capabilities: None,
+        user_namespace: false,
+        memlock: Some(64 << 10),
+        btf: Err("No such file or directory".to_owned()),
+        lockdown: None,
+        kprobe_events: false,
+        jit: true,
+        tracefs: false,
+        function_tracing_refused: false,
+        bpf: BpfAnswer::NoSuchCall,
+        fentry_attached: None,
+        symbols: None,
+    }
+}
+
+#[test]
+fn freebsd_is_judged_by_its_dtrace_and_not_by_what_linux_has() {
+    assert_eq!(complaints(&freebsd()), []);
+    let cases: [(Case, Status); 6] = [
+        (("privileges", |seen| seen.root = false), Status::Fail),
+        (("dtrace", |seen| seen.dtrace = false), Status::Fail),
+        (
+            ("kernel", |seen| seen.release = "12.4-RELEASE".to_owned()),
+            Status::Warn,
+        ),
+        (
+            ("kernel", |seen| seen.release = "16.0-CURRENT".to_owned()),
+            Status::Warn,
+        ),
+        (
+            ("kernel", |seen| seen.release = "unheard of".to_owned()),
+            Status::Warn,
+        ),
+        (
+            ("architecture", |seen| seen.machine = "arm64".to_owned()),
+            Status::Warn,
+        ),
+    ];
+    for ((id, change), status) in cases {
+        let mut seen = freebsd();
+        change(&mut seen);
+        assert_eq!(complaints(&seen), [(id, status)]);
+        detail(&seen, id);
+    }
+}
+
+/// dtrace loads them itself, so they stop nothing.
+#[test]
+fn modules_of_dtrace_that_are_not_loaded_yet_are_said() {
+    let mut seen = freebsd();
+    seen.dtrace_device = false;
+    assert_eq!(complaints(&seen), []);
+    assert!(detail(&seen, "modules").contains("kldload dtraceall"));
 }
 
 #[test]

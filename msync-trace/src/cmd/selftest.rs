@@ -53,5 +53,5 @@ where
     S: FactSource,
     E: StdError + Send + Sync + 'static,
 {
-    anyhow::bail!("it needs a Linux kernel to trace")
+    anyhow::bail!("it needs Linux, whose loop devices it makes fail")
 }

@@ -15,7 +15,7 @@ mod distinct;
 mod episode;
 mod followed;
 mod inode;
-mod interval;
+pub(crate) mod interval;
 mod key_hash;
 mod recent;
 mod tally;
@@ -30,7 +30,6 @@ use self::{
 };
 use crate::model::{Call, Fact, FactKind, InodeKey, MonoTime, Release, SyncReturn, Verdict};
 
-pub(crate) use self::interval::IntervalMap;
 pub use self::{distinct::Distinct, tally::Totals};
 
 /// What the correlator reports and how much it may remember.

@@ -1,12 +1,12 @@
 //! The machine and its clocks.
 
-use std::fs;
-
 use rustix::{
     system::uname,
     time::{ClockId, clock_gettime},
 };
 
+#[cfg(target_os = "freebsd")]
+use crate::model::FileSystemId;
 use crate::{
     model::MonoTime,
     schema::{KernelRecord, WallTime},
@@ -17,7 +17,8 @@ use crate::{
 pub struct Machine {
     /// The kernel.
     pub kernel: KernelRecord,
-    /// `/proc/sys/kernel/random/boot_id`.
+    /// Random, another one after each boot: `/proc/sys/kernel/random/boot_id` of Linux,
+    /// `kern.boot_id` of FreeBSD 13 or later.
     pub boot_id: Option<String>,
     /// Host name.
     pub host: Option<String>,
@@ -34,11 +35,39 @@ pub fn machine() -> Machine {
             release: text(names.release()),
             machine: text(names.machine()),
         },
-        boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .ok()
-            .map(|id| id.trim_end().to_owned()),
+        boot_id: boot_id(),
         host: Some(text(names.nodename())),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
+}
+
+/// 16 bytes, spelled as Linux does. The time of boot (`kern.boottime`) would not do: it moves when
+/// the wall clock is set.
+#[cfg(target_os = "freebsd")]
+fn boot_id() -> Option<String> {
+    let mut id = [0_u8; 16];
+    let mut length = id.len();
+    // SAFETY: the name ends in NUL, `length` is the room in `id`, and nothing is set.
+    let status = unsafe {
+        libc::sysctlbyname(
+            c"kern.boot_id".as_ptr(),
+            id.as_mut_ptr().cast(),
+            &raw mut length,
+            std::ptr::null(),
+            0,
+        )
+    };
+    (status == 0 && length == id.len()).then(|| FileSystemId::Uuid(id).to_string())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+fn boot_id() -> Option<String> {
+    None
 }
 
 /// Both clocks, as close together as can be.

@@ -5,7 +5,9 @@ use crate::model::{Fact, InodeKey, Release};
 
 /// There is no source of live facts in this build.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("this build has no source of live facts; live tracing needs Linux")]
+#[error(
+    "this build has no source of live facts for this system; dtrace/README.md names the D scripts"
+)]
 pub struct NoSource;
 
 /// Cannot be made.

@@ -72,12 +72,14 @@ impl Caller {
         let Self {
             uid, gid, groups, ..
         } = self;
+        // The C libraries do not agree on the type; there are at most 1024.
+        let count = groups.len() as _;
         // std's uid() would drop all groups of the user; so all three are set here, in the only
         // order that works.
         let become_caller = move || {
             // SAFETY: system calls on plain numbers and on a vector that outlives them.
             let ok = unsafe {
-                libc::setgroups(groups.len(), groups.as_ptr()) == 0
+                libc::setgroups(count, groups.as_ptr()) == 0
                     && libc::setgid(gid) == 0
                     && libc::setuid(uid) == 0
             };

@@ -1,6 +1,9 @@
 //! What can end a trace from outside.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -60,11 +63,22 @@ pub(super) fn watch() -> io::Result<mpsc::Receiver<Event>> {
 /// Returns when the reading end of a pipe on standard output is closed. An error where standard
 /// output cannot be watched (a file).
 async fn reader_gone() -> io::Result<()> {
-    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    closed_by_reader(io::stdout().as_fd().try_clone_to_owned()?).await
+}
+
+/// Linux tells it as an error of the descriptor, FreeBSD as the end of the file that is written.
+async fn closed_by_reader(pipe: OwnedFd) -> io::Result<()> {
     // SAFETY: the descriptor is ours alone, and stays open until it is dropped with `watched`.
-    let watched = unsafe { AsyncFd::register_with_interest(stdout, Interest::ERROR) }?;
-    let _ready = watched.ready(Interest::ERROR).await?;
-    Ok(())
+    let watched = unsafe { AsyncFd::register_with_interest(pipe, Interest::WRITABLE) }?;
+    loop {
+        let mut guard = watched.ready(Interest::WRITABLE | Interest::ERROR).await?;
+        let ready = guard.ready();
+        if ready.is_error() || ready.is_write_closed() {
+            return Ok(());
+        }
+        // There is room in the pipe: of no interest.
+        guard.clear_ready();
+    }
 }
 
 fn is_ignored(number: libc::c_int) -> bool {
@@ -80,5 +94,38 @@ fn restore_default(number: libc::c_int) {
     if !is_ignored(number) {
         // SAFETY: the default action runs no code of ours.
         unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        time::Duration,
+    };
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Lines that are read are no end; a reader that left is, whether or not anything was written
+    /// since.
+    #[tokio::test]
+    async fn a_reader_that_leaves_is_noticed_and_one_that_reads_is_not() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let watched = closed_by_reader(writer.try_clone().unwrap().into());
+        let mut watched = std::pin::pin!(watched);
+        let mut line = [0; 5];
+        for _ in 0..3 {
+            writer.write_all(b"line\n").unwrap();
+            reader.read_exact(&mut line).unwrap();
+            let ended = timeout(Duration::from_millis(20), &mut watched).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+        drop(reader);
+        timeout(Duration::from_secs(10), watched)
+            .await
+            .unwrap()
+            .unwrap();
     }
 }

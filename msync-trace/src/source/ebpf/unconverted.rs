@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use msync_trace_ebpf as abi;
 
 use crate::{
-    correlate::IntervalMap,
+    correlate::interval::IntervalMap,
     model::{ByteRange, Errno},
 };
 
