@@ -1,9 +1,6 @@
 //! The built command, as a user meets it.
 
-use std::{
-    os::unix::process::CommandExt,
-    process::{Command, Output},
-};
+use std::process::{Command, Output};
 
 fn msync_trace(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
@@ -57,6 +54,8 @@ fn bad_usage_is_status_2_on_standard_error() {
 #[test]
 #[cfg(target_os = "linux")]
 fn without_privileges_it_says_which_are_missing_and_what_to_do() {
+    use std::os::unix::process::CommandExt;
+
     let mut command = msync_trace(&["trace"]);
     if rustix::process::geteuid().is_root() {
         // nobody; std drops the groups with it.

@@ -7,6 +7,7 @@ mod demo;
 mod ebpf_toolchain;
 #[cfg(target_os = "linux")]
 mod faults;
+mod freebsd;
 #[cfg(target_os = "linux")]
 mod lab;
 mod paths;
@@ -23,7 +24,7 @@ mod vm;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 /// Development tasks of msync-trace
@@ -43,6 +44,7 @@ enum Task {
     Setup(setup::SetupArgs),
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
+    CheckFreebsd(freebsd::CheckFreebsdArgs),
     Vm(vm::VmArgs),
     #[cfg(target_os = "linux")]
     Scenarios(scenarios::ScenariosArgs),
@@ -66,10 +68,17 @@ fn main() -> ExitCode {
 }
 
 fn run(task: &Task) -> Result<u8> {
+    // They install Debian's packages, boot Linux kernels, make loop devices fail, load eBPF programs.
+    ensure!(
+        cfg!(target_os = "linux"),
+        "these tasks take Linux; elsewhere `cargo build` and `cargo test -p msync-trace` need no \
+         set-up (docs/development.md)"
+    );
     match task {
         Task::Setup(args) => setup::run(args),
         Task::Demo(args) => demo::run(args),
         Task::Test(args) => test::run(args),
+        Task::CheckFreebsd(args) => freebsd::run(args),
         Task::Vm(args) => vm::run(args),
         #[cfg(target_os = "linux")]
         Task::Scenarios(args) => scenarios::run(args),

@@ -2,7 +2,9 @@
 
 mod ebpf;
 mod packages;
+mod python;
 mod virtme;
+mod zig;
 
 use std::path::PathBuf;
 
@@ -17,8 +19,8 @@ use crate::{
 
 /// Find or install what this project needs, and say for each thing why
 ///
-/// Without a flag: the eBPF toolchain (a Rust compiler with the source of `core`, LLVM,
-/// bpf-linker) and the tools that selftest and the tests use. Safe to repeat; quick when there is
+/// Without a flag: the eBPF toolchain (a Rust compiler with the source of `core` and `std`, LLVM,
+/// bpf-linker), which `cargo xtask check-freebsd` takes too, and the tools that selftest and the tests use. Safe to repeat; quick when there is
 /// nothing to do. Packages come through apt-get, which needs root.
 #[derive(Args)]
 pub struct SetupArgs {
@@ -29,6 +31,9 @@ pub struct SetupArgs {
     /// $MSYNC_TRACE_VM_CACHE)
     #[arg(long)]
     vm: bool,
+    /// Also zig, which links programs for FreeBSD (`cargo xtask check-freebsd --build`)
+    #[arg(long)]
+    freebsd: bool,
     /// Also bpftrace, which `cargo xtask bench` compares with
     #[arg(long)]
     bench: bool,
@@ -46,6 +51,8 @@ pub enum Group {
     Scenarios,
     /// Guests.
     Vm,
+    /// Programs for FreeBSD.
+    Freebsd,
     /// Benchmarks.
     Bench,
 }
@@ -80,6 +87,7 @@ trait Thing {
 pub fn run(args: &SetupArgs) -> Result<u8> {
     let mut groups = vec![Group::Build, Group::Scenarios];
     groups.extend(args.vm.then_some(Group::Vm));
+    groups.extend(args.freebsd.then_some(Group::Freebsd));
     groups.extend(args.bench.then_some(Group::Bench));
     if args.check {
         return Ok(u8::from(!check(&groups)));
@@ -100,6 +108,12 @@ pub fn ensure_vm() -> Result<PathBuf> {
         ensure(&[Group::Vm])?;
     }
     virtme::program().ok_or_else(|| anyhow::anyhow!("virtme-ng is not where set-up put it"))
+}
+
+/// Makes sure that programs for FreeBSD can be linked; where `zig` is.
+pub fn ensure_zig() -> Result<PathBuf> {
+    ensure(&[Group::Freebsd])?;
+    zig::program().ok_or_else(|| anyhow::anyhow!("zig is not where set-up put it"))
 }
 
 /// Installs what is missing in these groups, saying what and why.
@@ -168,6 +182,7 @@ fn things(group: Group) -> Vec<Box<dyn Thing>> {
                 .chain([virtme::thing(), Box::new(kernels) as Box<dyn Thing>])
                 .collect()
         }
+        Group::Freebsd => tools.chain([zig::thing()]).collect(),
         Group::Scenarios | Group::Bench => tools.collect(),
     }
 }
@@ -271,6 +286,7 @@ const TOOLS: &[Tool] = &[
     ),
     tool(Group::Vm, "cpio", "cpio", "packs the guest's initramfs"),
     tool(Group::Vm, "python3", "python3", "runs virtme-ng"),
+    tool(Group::Freebsd, "python3", "python3", "unpacks zig"),
     tool(
         Group::Bench,
         "bpftrace",

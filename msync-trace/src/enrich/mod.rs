@@ -28,7 +28,7 @@ use crate::{
         Record, StorageErrorRecord,
     },
 };
-pub use mounts::{Mount, Mounts};
+pub use mounts::{Mount, Mounts, mounted_from};
 use process::Described;
 
 /// The mount table as we see it.

@@ -1,4 +1,5 @@
-//! `/proc/PID/mountinfo`: which part of which filesystem is shown where.
+//! `/proc/PID/mountinfo`: which part of which filesystem is shown where. FreeBSD has no such file;
+//! there the facts bring mount points along.
 
 use std::{fs, path::Path};
 
@@ -91,6 +92,25 @@ fn below<'a>(directory: &[u8], path: &'a [u8]) -> Option<&'a [u8]> {
 
 /// Options of a filesystem that cannot be written.
 const READ_ONLY: [&[u8]; 3] = [b"ro", b"emergency_ro", b"shutdown"];
+
+/// What the filesystem of a path is mounted from, as incidents name it (`da0p2`, `server:/export`).
+/// On Linux its device number says that.
+#[cfg(target_os = "freebsd")]
+pub fn mounted_from(path: &Path) -> Option<String> {
+    let filesystem = rustix::fs::statfs(path).ok()?;
+    let from = filesystem.f_mntfromname.map(i8::cast_unsigned);
+    let from = std::ffi::CStr::from_bytes_until_nul(&from)
+        .ok()?
+        .to_str()
+        .ok()?;
+    Some(from.strip_prefix("/dev/").unwrap_or(from).to_owned())
+}
+
+/// What the filesystem of a path is mounted from: told by its device number here.
+#[cfg(not(target_os = "freebsd"))]
+pub fn mounted_from(_path: &Path) -> Option<String> {
+    None
+}
 
 /// `36 35 98:0 /root /point options ...` (proc_pid_mountinfo(5)).
 fn parse(line: &[u8]) -> Option<Mount> {

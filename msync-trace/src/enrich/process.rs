@@ -1,4 +1,5 @@
-//! `/proc/PID`: program and cgroup of a process that is certainly still the same one.
+//! `/proc/PID`: program and cgroup of a process that is certainly still the same one. FreeBSD has
+//! no such files, and nothing is said of a process there but what the facts say.
 
 use std::{
     fs,

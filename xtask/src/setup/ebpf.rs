@@ -42,7 +42,7 @@ impl Thing for CoreSource {
     }
 
     fn why(&self) -> &str {
-        "compiles the eBPF programs together with `core`"
+        "compiles the eBPF programs with `core`, and for FreeBSD with `std`"
     }
 
     fn find(&self) -> Finding {

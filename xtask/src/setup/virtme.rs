@@ -1,18 +1,13 @@
 //! virtme-ng, which boots a kernel over this machine's root file system.
-//!
-//! It goes into a Python environment of its own in the VM cache: the system's Python may be
-//! "externally managed", and nobody's own packages are touched.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::{Finding, Thing, packages};
-use crate::{paths, step::Step};
+use super::{Finding, Thing, python};
+use crate::paths;
 
+const PACKAGE: &str = "virtme-ng";
 const VERSION: &str = "1.42";
 
 /// virtme-ng as a thing to install.
@@ -22,7 +17,7 @@ pub fn thing() -> Box<dyn Thing> {
 
 /// Where `vng` is: our own, or the user's if it is the version that was tried.
 pub fn program() -> Option<PathBuf> {
-    let own = environment().join("bin/vng");
+    let own = python::environment(PACKAGE, VERSION).join("bin/vng");
     if own.is_file() {
         return Some(own);
     }
@@ -33,15 +28,11 @@ pub fn program() -> Option<PathBuf> {
         .then_some(users)
 }
 
-fn environment() -> PathBuf {
-    paths::vm_cache().join(format!("virtme-ng-{VERSION}"))
-}
-
 struct VirtmeNg;
 
 impl Thing for VirtmeNg {
     fn name(&self) -> String {
-        "virtme-ng".to_owned()
+        PACKAGE.to_owned()
     }
 
     fn why(&self) -> &str {
@@ -56,30 +47,6 @@ impl Thing for VirtmeNg {
     }
 
     fn install(&self) -> Result<()> {
-        let folder = environment();
-        std::fs::create_dir_all(paths::vm_cache())?;
-        if let Err(without_module) = make_environment(&folder) {
-            packages::install(&["python3-venv".to_owned()])?;
-            make_environment(&folder).context(without_module)?;
-        }
-        let mut pip = Command::new(folder.join("bin/pip"));
-        pip.args(["install", "--disable-pip-version-check"])
-            .arg(format!("virtme-ng=={VERSION}"));
-        Step::new("pip install virtme-ng", pip, paths::log("setup-virtme-ng")).must()?;
-        Ok(())
+        python::install(PACKAGE, VERSION)
     }
-}
-
-/// The distribution's Python is preferred to one that a version manager may take away.
-fn make_environment(folder: &Path) -> Result<()> {
-    let system = PathBuf::from("/usr/bin/python3");
-    let python = if system.is_file() {
-        system
-    } else {
-        PathBuf::from("python3")
-    };
-    let mut venv = Command::new(python);
-    venv.args(["-m", "venv", "--clear"]).arg(folder);
-    Step::new("python3 -m venv", venv, paths::log("setup-venv")).must()?;
-    Ok(())
 }

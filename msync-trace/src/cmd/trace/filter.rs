@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     cli::TraceArgs,
-    enrich::{mapped_name, our_mounts},
+    enrich::{mapped_name, mounted_from, our_mounts},
     schema::{FileRecord, Filters, IncidentRecord, PathFrom, parse_dev},
 };
 
@@ -151,6 +151,12 @@ impl WantedDevice {
         names.extend(mapped);
         let below_dev = path.strip_prefix("/dev").ok().and_then(Path::to_str);
         names.extend(below_dev.map(ToOwned::to_owned));
+        let kind = fs::metadata(&path).map(|meta| meta.file_type());
+        let is_device = kind.is_ok_and(|kind| kind.is_block_device() || kind.is_char_device());
+        // A file or directory: its device is meant, which FreeBSD knows by name only.
+        if !is_device {
+            names.extend(mounted_from(Path::new(text)));
+        }
         let number = fs::metadata(&path)
             .ok()
             .filter(|meta| meta.file_type().is_block_device())

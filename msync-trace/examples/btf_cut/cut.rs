@@ -18,7 +18,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use msync_trace::source::ebpf::btf::Btf;
 use msync_trace::source::ebpf::btf::raw::{Kind, Record};
 
-fn main() -> Result<()> {
+/// The whole program.
+pub fn main() -> Result<()> {
     let args: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
     let [roots, out_dir, vmlinux, modules @ ..] = args.as_slice() else {
         bail!("usage: btf_cut ROOTS OUT_DIR VMLINUX.btf [MODULE.btf ...]");
