@@ -21,7 +21,7 @@ use crate::{
 };
 
 const TARGET: &str = "x86_64-unknown-freebsd";
-/// The oldest FreeBSD whose C library zig 0.17 describes.
+/// The oldest FreeBSD that zig 0.17 can link for: its start code needs `__libc_start1` of that libc.
 const OLDEST_TO_LINK_FOR: &str = "14.0";
 
 /// Check that the workspace compiles for FreeBSD, warnings denied
