@@ -5,9 +5,7 @@ use crate::model::{Fact, InodeKey, Release};
 
 /// There is no source of live facts in this build.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error(
-    "this build has no source of live facts for this system; dtrace/README.md names the D scripts"
-)]
+#[error("this build has no eBPF, which is Linux's; the D scripts trace here (dtrace/README.md)")]
 pub struct NoSource;
 
 /// Cannot be made.
@@ -20,14 +18,6 @@ impl Absent {
     /// # Errors
     /// Always.
     pub fn attach(_options: Options) -> Result<Self, NoSource> {
-        Err(NoSource)
-    }
-
-    /// No hooks to try.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn probe() -> Result<Vec<HookStatus>, NoSource> {
         Err(NoSource)
     }
 }
