@@ -24,10 +24,12 @@ pub fn main<E: StdError>(
     let root = Path::new("/");
     let mut observed = Observed::look(root).with_symbols(root);
     let hooks = if args.attach {
-        Some(attach_all(probe))
+        attach_all(probe)
     } else {
-        Some(look()).filter(|hooks| !hooks.is_empty()).map(Ok)
+        Ok(look())
     };
+    // None at all: DTrace has its own, or the kernel cannot be looked at.
+    let hooks = Some(hooks).filter(|hooks| !matches!(hooks, Ok(hooks) if hooks.is_empty()));
     if args.attach
         && let Some(Ok(hooks)) = &hooks
     {

@@ -8,9 +8,7 @@ use crate::{
 
 /// There is no source of live facts in this build.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error(
-    "this build has no source of live facts for this system; dtrace/README.md names the D scripts"
-)]
+#[error("this build has no eBPF, which is Linux's; the D scripts trace here (dtrace/README.md)")]
 pub struct NoSource;
 
 /// Cannot be made.
@@ -23,14 +21,6 @@ impl Absent {
     /// # Errors
     /// Always.
     pub fn attach(_options: Options) -> Result<Self, NoSource> {
-        Err(NoSource)
-    }
-
-    /// No hooks to try.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn probe() -> Result<Vec<HookStatus>, NoSource> {
         Err(NoSource)
     }
 }
