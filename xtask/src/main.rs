@@ -9,6 +9,7 @@ mod ebpf_toolchain;
 mod faults;
 #[cfg(target_os = "linux")]
 mod lab;
+mod lint_d;
 mod paths;
 mod readme;
 #[cfg(target_os = "linux")]
@@ -44,6 +45,7 @@ enum Task {
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
     Vm(vm::VmArgs),
+    LintD(lint_d::LintArgs),
     #[cfg(target_os = "linux")]
     Scenarios(scenarios::ScenariosArgs),
     #[cfg(target_os = "linux")]
@@ -71,6 +73,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Demo(args) => demo::run(args),
         Task::Test(args) => test::run(args),
         Task::Vm(args) => vm::run(args),
+        Task::LintD(args) => lint_d::run(args),
         #[cfg(target_os = "linux")]
         Task::Scenarios(args) => scenarios::run(args),
         #[cfg(target_os = "linux")]

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    paths, readme,
+    lint_d, paths, readme,
     setup::{self, Group},
     step::{Ending, Step, progress, seconds},
     tally::{CargoTestOutput, ScenarioOutput, Tally},
@@ -98,6 +98,7 @@ enum Check {
     Setup,
     Format,
     Clippy,
+    Dtrace,
     Units,
     Build,
     Scenarios,
@@ -113,6 +114,7 @@ impl Check {
             Self::Setup,
             Self::Format,
             Self::Clippy,
+            Self::Dtrace,
             Self::Units,
             Self::Build,
         ];
@@ -126,6 +128,7 @@ impl Check {
             Self::Setup => "setup".to_owned(),
             Self::Format => "fmt".to_owned(),
             Self::Clippy => "clippy".to_owned(),
+            Self::Dtrace => "lint-d".to_owned(),
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
@@ -140,6 +143,7 @@ impl Check {
             Self::Setup => "what the steps need is here".to_owned(),
             Self::Format => "cargo fmt --check".to_owned(),
             Self::Clippy => "cargo clippy, warnings denied".to_owned(),
+            Self::Dtrace => "the D scripts, by the rules of cargo xtask lint-d".to_owned(),
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
@@ -305,6 +309,7 @@ impl TestRun<'_> {
                 ];
                 one(check, cargo(&lint))
             }
+            Check::Dtrace => lint_d::check(),
             Check::Units => units(check),
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
