@@ -43,8 +43,8 @@
  * file. A rate of failures that outruns the buffers is said by dtrace on standard error ("drops").
  * README.md has more.
  *
- * Overhead on a healthy system: two memory accesses for each finished buffer write, and for each
- * file that grows, vnode that is reclaimed and close(2); a thread-local variable for each open(2)
+ * Overhead on a healthy system: three look-ups for each finished buffer write, one or two for
+ * each file that grows, vnode that is reclaimed and close(2); a thread-local variable for each open(2)
  * and for each run of up to 32 pages that is paged out; one variable for each dirty buffer of a
  * file that is mapped for writing; some for each msync(2) and fsync(2). Nothing is printed, but
  * with `facts` a line for each msync(2) of a regular file and one a second.
@@ -90,6 +90,8 @@ string okcomm[uint64_t];
 string nm[uint64_t];		/* path as it was opened */
 uint64_t fileid[uint64_t];	/* inode number by VOP_GETATTR */
 int unl[uint64_t];		/* 1: a name of it was removed */
+string fpath[uint64_t];		/* path when it failed: an unmount forgets names first */
+int fbelow[uint64_t];		/* 1: from the root of the filesystem */
 uint64_t objof[uint64_t];	/* VM object of a file with failures */
 
 /* By the address of the VM object: a file whose vnode is reclaimed. */
@@ -596,8 +598,9 @@ fbt::ncl_doio:return
  * is a block of block numbers. 0x40000000 B_CLUSTER: the buffers in it come one by one.
  */
 fbt::bufdone:entry
-/args[0]->b_iocmd == 2 && (args[0]->b_ioflags & 0x1000 /* BIO_ERROR */) != 0 && self->doio == 0 &&
-    args[0]->b_vp != NULL && (args[0]->b_vp->v_type & 0xff) == 1 && args[0]->b_offset >= 0 &&
+/args[0]->b_iocmd == 2 && (args[0]->b_ioflags & 0x1000 /* BIO_ERROR */) != 0 &&
+    self->doio != (uint64_t)arg0 && args[0]->b_vp != NULL &&
+    (args[0]->b_vp->v_type & 0xff) == 1 && args[0]->b_offset >= 0 &&
     (args[0]->b_flags & 0x40000000) == 0/
 {
 	this->ev = 1;
@@ -614,9 +617,9 @@ fbt::bufdone:entry
 /* 0x80: dirty again, so it was no success. What NFS commits was written before. */
 fbt::bufdone:entry
 /args[0]->b_iocmd == 2 && (args[0]->b_ioflags & 0x1000 /* BIO_ERROR */) == 0 &&
-    args[0]->b_vp != NULL && bad[(uint64_t)args[0]->b_vp] != 0 && self->doio == 0 &&
-    args[0]->b_offset >= 0 && (args[0]->b_flags & 0x40000080) == 0 &&
-    args[0]->b_vp->v_mount != NULL &&
+    args[0]->b_vp != NULL && bad[(uint64_t)args[0]->b_vp] != 0 &&
+    self->doio != (uint64_t)arg0 && args[0]->b_offset >= 0 &&
+    (args[0]->b_flags & 0x40000080) == 0 && args[0]->b_vp->v_mount != NULL &&
     stringof(args[0]->b_vp->v_mount->mnt_stat.f_fstypename) != "nfs"/
 {
 	this->ev = 2;
@@ -902,8 +905,10 @@ syscall::close:return
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
 	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
 	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
-	this->below = this->top == 1 ? 1 : 0;
-	this->path = this->below != 0 ? this->way : nm[this->k] != NULL ? nm[this->k] : this->way;
+	this->below = this->top == 1 ? 1 :
+	    nm[this->k] == NULL && fpath[this->k] != NULL ? fbelow[this->k] : 0;
+	this->path = this->top == 1 ? this->way : nm[this->k] != NULL ? nm[this->k] :
+	    fpath[this->k] != NULL ? fpath[this->k] : this->way;
 }
 
 /* Which file: from what was kept when its vnode went. */
@@ -967,6 +972,8 @@ fbt::vnode_pager_putpages:return
 	have[this->k] = 1;
 	bad[this->k] = 1;
 	fileid[this->k] = this->ino;
+	fpath[this->k] = this->path;
+	fbelow[this->k] = this->below;
 	objof[this->k] = (uint64_t)((struct vnode *)this->k)->v_bufobj.bo_object;
 	ferr[this->k] = this->err;
 	fseq[this->k] = this->fresh != 0 ? timestamp : fseq[this->k];
@@ -1229,6 +1236,8 @@ vfs:vop:vop_reclaim:entry
 	nm[this->k] = 0;
 	fileid[this->k] = 0;
 	unl[this->k] = 0;
+	fpath[this->k] = 0;
+	fbelow[this->k] = 0;
 	objof[this->k] = 0;
 }
 
