@@ -189,6 +189,7 @@ this string w_state;
 this string w_told;
 this string w_cover;
 /* The way up to the root of the filesystem. */
+this uint64_t up;
 this uint64_t nc;
 this string name;
 this string way;
@@ -847,64 +848,88 @@ syscall::close:return
 	/* 8: NWRITEERR, an error that the next one to ask is given. */
 	this->nwe = this->fs == "nfs" && (uint64_t)this->v->v_data != 0 ?
 	    (((struct nfsnode *)this->v->v_data)->n_flag & 8) != 0 ? 1 : 0 : 0;
-	this->d = this->v;
+	this->up = this->k;
 	this->way = "";
 	this->top = 0;
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 
-	this->nc = this->top != 0 ? 0 : (uint64_t)this->d->v_cache_dst.tqh_first;
-	this->name = this->nc != 0 ? stringof(((struct namecache *)this->nc)->nc_name) : "..";
+	this->d = (struct vnode *)this->up;
+	this->e = this->d->v_cache_dst.tqh_first;
+	this->nc = this->top != 0 ? 0 : (uint64_t)this->e;
+	this->name = this->nc != 0 ? stringof(this->e->nc_name) : "..";
 	this->go = this->nc != 0 && this->name != ".." ? 1 : 0;
 	this->way = this->go != 0 ? strjoin(strjoin("/", this->name), this->way) : this->way;
-	this->d = this->go != 0 ? ((struct namecache *)this->nc)->nc_dvp : this->d;
-	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 : this->d->v_vflag & 1;
+	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
+	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
+	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 	this->below = this->top == 1 ? 1 :
 	    nm[this->k] == NULL && fpath[this->k] != NULL ? fbelow[this->k] : 0;
 	this->path = this->top == 1 ? this->way : nm[this->k] != NULL ? nm[this->k] :
