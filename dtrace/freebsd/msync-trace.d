@@ -43,9 +43,9 @@
  * file. A rate of failures that outruns the buffers is said by dtrace on standard error ("drops").
  * README.md has more.
  *
- * Overhead on a healthy system: three look-ups for each finished buffer write, one or two for
- * each file that grows, vnode that is reclaimed and close(2); a thread-local variable for each open(2)
- * and for each run of up to 32 pages that is paged out; one variable for each dirty buffer of a
+ * Overhead on a healthy system: three look-ups for each finished buffer write, one or two for each
+ * file that grows, vnode that is reclaimed and close(2); a thread-local variable for each open(2)
+ * and for each run of up to 32 pages that is paged out; two variables for each dirty buffer of a
  * file that is mapped for writing; some for each msync(2) and fsync(2). Nothing is printed, but
  * with `facts` a line for each msync(2) of a regular file and one a second.
  *
