@@ -152,8 +152,10 @@ self int werr;
 /*
  * What the clauses of one probe hand to each other. `ev`: 1 a write failed, 2 one succeeded, 3 the
  * file was cut, 4 the vnode goes, 5 a sync call came back, 6 somebody else was told, 0 nothing.
+ * `known`: which file it is was read to the end.
  */
 this int ev;
+this int known;
 this uint64_t k;
 this int ghosted;
 this uint64_t off;
@@ -369,6 +371,7 @@ syscall::fdatasync:return,
 syscall::close:return
 {
 	this->ev = 0;
+	this->known = 0;
 }
 
 /*
@@ -848,6 +851,24 @@ syscall::close:return
 	/* 8: NWRITEERR, an error that the next one to ask is given. */
 	this->nwe = this->fs == "nfs" && (uint64_t)this->v->v_data != 0 ?
 	    (((struct nfsnode *)this->v->v_data)->n_flag & 8) != 0 ? 1 : 0 : 0;
+	this->known = 1;
+}
+
+/* Its path. If the way up changes under our feet, what was known of it before stands. */
+fbt::bufdone:entry,
+vfs:vop:vop_putpages:return,
+fbt::vnode_pager_putpages:return,
+fbt::vnode_pager_setsize:entry,
+vfs:vop:vop_reclaim:entry,
+fbt::vm_object_sync:entry,
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return,
+syscall::close:return
+/this->ev != 0 && this->ghosted == 0 && this->known != 0/
+{
+	this->path = nm[this->k] != NULL ? nm[this->k] : fpath[this->k] != NULL ? fpath[this->k] : "";
+	this->below = nm[this->k] == NULL && fpath[this->k] != NULL ? fbelow[this->k] : 0;
 	this->up = this->k;
 	this->way = "";
 	this->top = 0;
@@ -930,10 +951,8 @@ syscall::close:return
 	this->up = this->go != 0 ? (uint64_t)this->e->nc_dvp : this->up;
 	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
 	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
-	this->below = this->top == 1 ? 1 :
-	    nm[this->k] == NULL && fpath[this->k] != NULL ? fbelow[this->k] : 0;
-	this->path = this->top == 1 ? this->way : nm[this->k] != NULL ? nm[this->k] :
-	    fpath[this->k] != NULL ? fpath[this->k] : this->way;
+	this->below = this->top == 1 ? 1 : this->below;
+	this->path = this->top == 1 || this->path == "" ? this->way : this->path;
 }
 
 /* Which file: from what was kept when its vnode went. */
@@ -958,6 +977,23 @@ syscall::close:return
 	this->below = gbelow[this->k];
 	this->nlink = gnlink[this->k];
 	this->nwe = 0;
+	this->known = 1;
+}
+
+/* What could not be read is told of by the ERROR clause, and of no other file. */
+fbt::bufdone:entry,
+vfs:vop:vop_putpages:return,
+fbt::vnode_pager_putpages:return,
+fbt::vnode_pager_setsize:entry,
+vfs:vop:vop_reclaim:entry,
+fbt::vm_object_sync:entry,
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return,
+syscall::close:return
+/this->ev != 0 && this->known == 0/
+{
+	this->ev = 0;
 }
 
 /* Who. 4: P_KPROC. */
