@@ -10,6 +10,7 @@ mod faults;
 mod freebsd;
 #[cfg(target_os = "linux")]
 mod lab;
+mod lint_d;
 mod paths;
 mod readme;
 #[cfg(target_os = "linux")]
@@ -46,6 +47,7 @@ enum Task {
     Test(test::TestArgs),
     CheckFreebsd(freebsd::CheckFreebsdArgs),
     Vm(vm::VmArgs),
+    LintD(lint_d::LintArgs),
     #[cfg(target_os = "linux")]
     Scenarios(scenarios::ScenariosArgs),
     #[cfg(target_os = "linux")]
@@ -80,6 +82,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Test(args) => test::run(args),
         Task::CheckFreebsd(args) => freebsd::run(args),
         Task::Vm(args) => vm::run(args),
+        Task::LintD(args) => lint_d::run(args),
         #[cfg(target_os = "linux")]
         Task::Scenarios(args) => scenarios::run(args),
         #[cfg(target_os = "linux")]

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    freebsd, paths, readme,
+    freebsd, lint_d, paths, readme,
     setup::{self, Group},
     step::{Ending, Step, progress, seconds},
     tally::{CargoTestOutput, ScenarioOutput, Tally},
@@ -99,6 +99,7 @@ enum Check {
     Format,
     Clippy,
     Freebsd,
+    LintD,
     Units,
     Build,
     Scenarios,
@@ -115,6 +116,7 @@ impl Check {
             Self::Format,
             Self::Clippy,
             Self::Freebsd,
+            Self::LintD,
             Self::Units,
             Self::Build,
         ];
@@ -129,6 +131,7 @@ impl Check {
             Self::Format => "fmt".to_owned(),
             Self::Clippy => "clippy".to_owned(),
             Self::Freebsd => "freebsd".to_owned(),
+            Self::LintD => "lint-d".to_owned(),
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
@@ -144,6 +147,7 @@ impl Check {
             Self::Format => "cargo fmt --check".to_owned(),
             Self::Clippy => "cargo clippy, warnings denied".to_owned(),
             Self::Freebsd => "cargo check for FreeBSD, warnings denied".to_owned(),
+            Self::LintD => "the D scripts, by the rules of cargo xtask lint-d".to_owned(),
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
@@ -310,6 +314,7 @@ impl TestRun<'_> {
                 one(check, cargo(&lint))
             }
             Check::Freebsd => one(check, freebsd::check()?),
+            Check::LintD => lint_d::check(),
             Check::Units => units(check),
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
