@@ -2,7 +2,7 @@
 //! it.
 
 mod child;
-mod events;
+pub(super) mod events;
 mod filter;
 mod plan;
 mod repeats;
@@ -23,12 +23,12 @@ pub use session::Io;
 use super::{Exit, chain, colour, complain, log_to_stderr, tone};
 use crate::{
     check,
-    cli::{Form, TraceArgs},
+    cli::{Form, ReportArgs, TraceArgs},
     enrich::{Enricher, look_at_clocks},
     model::Fact,
     output::{JsonLines, Output, Style, Text, escape},
     schema::{CommandEnd, StopReason},
-    source::{FactSource, Options},
+    source::{FactSource, Options, Progress},
 };
 use repeats::PACE;
 use session::Session;
@@ -40,7 +40,7 @@ where
     S: FactSource,
     E: StdError + Send + Sync + 'static,
 {
-    log_to_stderr(args.quiet, args.verbose);
+    log_to_stderr(args.report.quiet, args.report.verbose);
     try_main(args, attach).unwrap_or_else(|error| {
         complain(&error);
         Exit::Error
@@ -59,23 +59,29 @@ where
     if let Some(obstacle) = check::obstacle() {
         anyhow::bail!("{obstacle}");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let exit = runtime.block_on(async {
+    in_runtime(async {
         // Until hooks are attached, a signal may simply end the program.
         let source = attach(plan.options)
             .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
         let events = events::watch().context("cannot watch for signals")?;
-        run(source, plan, standard_streams(args), events).await
-    });
-    // A blocked read of some library thread must not hold up the end.
-    runtime.shutdown_background();
-    exit
+        let io = standard_streams(&args.report, Enricher::default());
+        run(source, plan, io, events).await
+    })
 }
 
-fn standard_streams(args: &TraceArgs) -> Io {
+/// Runs it to its end.
+pub(super) fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let result = runtime.block_on(work);
+    // A blocked read of some library thread must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
     let stdout = io::stdout();
     let out: Box<dyn Output> = match args.output {
         Form::Json => Box::new(JsonLines::new(stdout)),
@@ -83,7 +89,7 @@ fn standard_streams(args: &TraceArgs) -> Io {
             let style = Style {
                 colour: colour(args.color, &stdout),
                 zone: TimeZone::system(),
-                verbosity: Plan::new(args).verbosity,
+                verbosity: plan::verbosity(args),
             };
             Box::new(Text::new(stdout, style))
         }
@@ -92,7 +98,7 @@ fn standard_streams(args: &TraceArgs) -> Io {
         out,
         messages: Box::new(io::stderr()),
         tone: tone(args.color),
-        enricher: Enricher::default(),
+        enricher,
         look_at_clocks,
     }
 }
@@ -108,7 +114,7 @@ pub async fn run<S: FactSource>(
     io: Io,
     mut events: mpsc::Receiver<Event>,
 ) -> anyhow::Result<Exit> {
-    let mut session = Session::new(&plan, io);
+    let mut session = Session::new(&plan, io, source.origin().cloned());
     let mut facts = Vec::new();
     let begun = session.start(&plan, source.tier(), source.hooks());
     let mut end = match begun {
@@ -116,7 +122,9 @@ pub async fn run<S: FactSource>(
         Err(error) => End::output(error)?,
     };
     let hooks = source.hooks().to_vec();
-    source.finish(&mut facts).await;
+    session.reached(source.now());
+    let messages = source.finish(end.reason, &mut facts).await;
+    session.say_all(messages);
     if end.reason != StopReason::ReaderGone
         && let Err(error) = session.take(&mut facts, |_, _| {})
     {
@@ -179,15 +187,23 @@ async fn watch<S: FactSource>(
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
             () = tokio::time::sleep(PACE), if session.wants_tick() => None,
-            result = source.next_facts(facts) => result.err().map(|error| End {
-                error: Some(escape(chain(&error).as_bytes())),
-                ..End::because(StopReason::Error)
-            }),
+            result = source.next_facts(facts) => match result {
+                Ok(Progress::More) => None,
+                Ok(Progress::Ended) => Some(End::because(StopReason::EndOfInput)),
+                Err(error) => Some(End {
+                    error: Some(escape(chain(&error).as_bytes())),
+                    ..End::because(StopReason::Error)
+                }),
+            },
         };
+        session.say_all(source.messages());
         // Whatever a wait that was given up had already delivered counts as well.
         let shown = session
             .take(facts, |inode, why| source.released(inode, why))
-            .and_then(|()| session.tick())
+            .and_then(|()| {
+                session.reached(source.now());
+                session.tick()
+            })
             .and_then(|()| session.hooks(source.hooks()));
         if let Err(error) = shown {
             break End::output(error)?;
