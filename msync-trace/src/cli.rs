@@ -18,6 +18,8 @@ Examples:
       report only one device, for ten minutes
   sudo msync-trace --stop-after 1 -q
       wait for the first incident
+  sudo msync-trace --source dtrace
+      see with DTrace instead of eBPF: on FreeBSD the only way, on Linux a second opinion
   sudo msync-trace -- ./run-my-database-test
       run a command (as the user who called sudo) and trace until it ends
   msync-trace check
@@ -190,6 +192,23 @@ pub struct TraceArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
 
+    /// Where facts come from: eBPF programs, or a D script that dtrace runs
+    #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
+    pub source: SourceName,
+
+    /// With --source dtrace: the dtrace to run [default: /usr/sbin/dtrace, or that in PATH]
+    #[arg(long, value_name = "PATH", help_heading = "DTrace")]
+    pub dtrace_path: Option<PathBuf>,
+
+    /// With --source dtrace: an option for dtrace, as bufsize=8m (may be repeated)
+    #[arg(
+        short = 'x',
+        long,
+        value_name = "OPTION[=VALUE]",
+        help_heading = "DTrace"
+    )]
+    pub dtrace_option: Vec<OsString>,
+
     /// The hooks to use: the best that the kernel allows, or only these
     #[arg(long, value_enum, default_value_t, value_name = "TIER")]
     pub tier: TierName,
@@ -294,6 +313,24 @@ pub enum TierName {
     Kprobe,
     /// Raw tracepoints only
     Tracepoint,
+}
+
+/// Where facts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceName {
+    /// eBPF programs (Linux)
+    Ebpf,
+    /// A D script that dtrace runs (FreeBSD, Linux)
+    Dtrace,
+}
+
+impl Default for SourceName {
+    fn default() -> Self {
+        match cfg!(target_os = "freebsd") {
+            true => Self::Dtrace,
+            false => Self::Ebpf,
+        }
+    }
 }
 
 impl TierName {

@@ -23,6 +23,7 @@ fn help_has_examples_and_the_exit_status() {
         &["trace", "--help"],
         &["check", "--help"],
         &["selftest", "--help"],
+        &["ingest", "--help"],
     ] {
         let output = run(arguments);
         let help = text(&output.stdout);
@@ -43,6 +44,8 @@ fn bad_usage_is_status_2_on_standard_error() {
         &["-q", "-v"],
         &["frobnicate"],
         &["selftest", "--fs", "vfat"],
+        &["ingest", "--duration", "1s"],
+        &["--source", "magic"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -23,12 +23,15 @@ pub use session::Io;
 use super::{Exit, chain, colour, complain, log_to_stderr, tone};
 use crate::{
     check,
-    cli::{Form, ReportArgs, TraceArgs},
+    cli::{Form, ReportArgs, SourceName, TraceArgs},
     enrich::{Enricher, look_at_clocks},
     model::Fact,
     output::{JsonLines, Output, Style, Text, escape},
     schema::{CommandEnd, StopReason},
-    source::{FactSource, Options, Progress},
+    source::{
+        FactSource, Options, Progress,
+        dtrace::{Dtrace, DtraceOptions},
+    },
 };
 use repeats::PACE;
 use session::Session;
@@ -56,17 +59,69 @@ where
     E: StdError + Send + Sync + 'static,
 {
     let plan = Plan::new(args);
-    if let Some(obstacle) = check::obstacle() {
-        anyhow::bail!("{obstacle}");
+    let io = || standard_streams(&args.report, Enricher::default());
+    match args.source {
+        SourceName::Ebpf => {
+            let of_dtrace = [
+                (args.dtrace_path.is_some(), "--dtrace-path"),
+                (!args.dtrace_option.is_empty(), "--dtrace-option"),
+            ];
+            refuse(
+                of_dtrace,
+                "is for dtrace, and this is eBPF: add --source dtrace",
+            )?;
+            if let Some(obstacle) = check::obstacle() {
+                anyhow::bail!("{obstacle}");
+            }
+            in_runtime(async {
+                // Until hooks are attached, a signal may simply end the program.
+                let source = attach(plan.options)
+                    .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
+                let events = events::watch().context("cannot watch for signals")?;
+                run(source, plan, io(), events).await
+            })
+        }
+        SourceName::Dtrace => {
+            let of_ebpf = [
+                (plan.options.tier.is_some(), "--tier"),
+                (plan.options.ring_bytes.is_some(), "--ring-size"),
+            ];
+            refuse(
+                of_ebpf,
+                "is for eBPF, and this is dtrace: see --dtrace-option",
+            )?;
+            // Elsewhere it judges what eBPF needs.
+            if cfg!(target_os = "freebsd")
+                && args.dtrace_path.is_none()
+                && let Some(obstacle) = check::obstacle()
+            {
+                anyhow::bail!("{obstacle}");
+            }
+            let options = DtraceOptions {
+                program: args.dtrace_path.clone(),
+                options: args.dtrace_option.clone(),
+            };
+            in_runtime(async {
+                // Already while dtrace starts: a signal must not leave it or its script behind.
+                let mut events = events::watch().context("cannot watch for signals")?;
+                let source = tokio::select! {
+                    biased;
+                    Some(_) = events.recv() => anyhow::bail!("ended before tracing began"),
+                    source = Dtrace::start(&options, args.report.verbose > 0) => source,
+                };
+                let source = source.context("cannot trace with dtrace")?;
+                run(source, plan, io(), events).await
+            })
+        }
     }
-    in_runtime(async {
-        // Until hooks are attached, a signal may simply end the program.
-        let source = attach(plan.options)
-            .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
-        let events = events::watch().context("cannot watch for signals")?;
-        let io = standard_streams(&args.report, Enricher::default());
-        run(source, plan, io, events).await
-    })
+}
+
+/// Options that would change nothing are an error: who gave them expects something of them.
+fn refuse(given: [(bool, &str); 2], why: &str) -> anyhow::Result<()> {
+    match given.iter().find(|(is_given, _)| *is_given) {
+        Some((_, option)) => anyhow::bail!("{option} {why}"),
+        None => Ok(()),
+    }
 }
 
 /// Runs it to its end.

@@ -9,9 +9,12 @@ mod escaped;
 mod facts;
 mod line;
 mod order;
+mod process;
 mod reader;
 mod saved;
+mod script;
 
+pub use process::{Dtrace, DtraceError, DtraceOptions};
 pub use reader::{Complaint, Reader, Refusal, Taken};
 pub use saved::{Input, Saved, SavedError};
 

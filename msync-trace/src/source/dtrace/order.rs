@@ -96,6 +96,8 @@ pub struct Sequences {
 struct Sequence {
     /// Number of the last line.
     last: u64,
+    /// How many came.
+    came: u64,
     /// Of its bytes.
     hash: u64,
     /// How many the script says there were.
@@ -135,6 +137,7 @@ impl Sequences {
         }
         let missing = (n - sequence.last).saturating_sub(1);
         (sequence.last, sequence.hash) = (n, hash);
+        sequence.came += 1;
         match missing {
             0 => Place::Next,
             missing => Place::After(missing),
@@ -167,16 +170,18 @@ impl Sequences {
     pub fn missing(&self, stop_in: Stream) -> Vec<(Stream, Option<u64>)> {
         let missing = |(stream, sequence): (&Stream, &Sequence)| {
             let uncounted = u64::from(*stream == stop_in);
+            // Where a number came twice there are more lines than numbers.
+            let is_right = |count: u64| {
+                let with_stop = count.saturating_add(uncounted);
+                [count, with_stop]
+                    .iter()
+                    .any(|count| [sequence.last, sequence.came].contains(count))
+            };
             match sequence.count {
                 // A stream of which only the last line of all came.
                 None if sequence.last == uncounted => None,
                 None => Some((*stream, None)),
-                Some(count)
-                    if count.saturating_add(uncounted) == sequence.last
-                        || count == sequence.last =>
-                {
-                    None
-                }
+                Some(count) if is_right(count) => None,
                 Some(count) => Some((*stream, Some(count.abs_diff(sequence.last)))),
             }
         };
@@ -256,6 +261,20 @@ mod tests {
         sequences.place(a, 2, b"stop");
         assert_eq!(sequences.missing(a), [(c, Some(5))]);
         assert_eq!(sequences.missing(stop), [(a, Some(1)), (c, Some(5))]);
+    }
+
+    /// Whether the script counts numbers or lines, a number that came twice is no loss.
+    #[test]
+    fn a_count_is_of_numbers_or_of_lines() {
+        for (count, missing) in [(1, None), (2, None), (3, Some(2))] {
+            let mut sequences = Sequences::default();
+            let a = stream("a");
+            sequences.place(a, 1, b"one");
+            sequences.place(a, 1, b"interrupted");
+            sequences.count(a, count);
+            let missing: Vec<_> = missing.map(|n| (a, Some(n))).into_iter().collect();
+            assert_eq!(sequences.missing(stream("-")), missing, "{count}");
+        }
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct Reader {
     /// Lines that could not be read, and were not counted as lost yet.
     bad: u64,
     first_fault: Option<String>,
+    /// What was lost before the run began, as far as lines go.
+    lost_before: Vec<Lost>,
 }
 
 #[derive(Debug)]
@@ -140,6 +142,7 @@ impl Default for Reader {
             complaints: Vec::new(),
             bad: 0,
             first_fault: None,
+            lost_before: Vec::new(),
         }
     }
 }
@@ -195,8 +198,9 @@ impl Reader {
 
     /// Something was lost that no line tells of.
     pub fn lose(&mut self, cause: LossCause, count: u64) {
-        if let State::Running(run) = &mut self.state {
-            run.lose(cause, count);
+        match &mut self.state {
+            State::Running(run) => run.lose(cause, count),
+            State::Waiting(_) => self.lost_before.push(Lost { cause, count }),
         }
     }
 
@@ -313,7 +317,11 @@ impl Reader {
         match (&mut self.state, &line.event) {
             (State::Waiting(early), Event::Start(start)) => {
                 let early = std::mem::take(early);
-                self.state = State::Running(Box::new(Run::new(start, line.ts)?));
+                let mut run = Box::new(Run::new(start, line.ts)?);
+                for Lost { cause, count } in self.lost_before.drain(..) {
+                    run.lose(cause, count);
+                }
+                self.state = State::Running(run);
                 self.number(line, bytes, into);
                 let now = self.number;
                 for (number, line, bytes) in early {

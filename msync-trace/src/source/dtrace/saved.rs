@@ -97,16 +97,19 @@ impl Complaints {
 
     /// Those that are to be shown.
     pub(super) fn show(&mut self, complaints: Vec<Complaint>) -> Vec<String> {
-        let mut shown = Vec::new();
-        for Complaint { line, text } in complaints {
-            if self.all || self.shown < SHOWN {
-                self.shown += 1;
-                shown.push(format!("warning: line {line}: {text}"));
-            } else {
-                self.hidden += 1;
-            }
+        let text = |Complaint { line, text }| format!("warning: line {line}: {text}");
+        let texts = complaints.into_iter().map(text);
+        texts.filter_map(|text| self.show_one(text)).collect()
+    }
+
+    /// One of another kind, if it is to be shown.
+    pub(super) fn show_one(&mut self, text: String) -> Option<String> {
+        if self.all || self.shown < SHOWN {
+            self.shown += 1;
+            return Some(text);
         }
-        shown
+        self.hidden += 1;
+        None
     }
 
     /// How many were not.

@@ -395,6 +395,22 @@ fn an_error_number_that_cannot_be_is_no_fact() {
     assert!(!came.losses().is_empty());
 }
 
+/// dtrace can say on standard error that it dropped something before its first line comes.
+#[test]
+fn what_was_lost_before_the_first_line_is_not_forgotten() {
+    let mut reader = Reader::default();
+    let mut facts = Vec::new();
+    reader.lose(LossCause::DtraceDrops, 12);
+    let run = start("0", 1, 1000) + &lines("0", 1) + &line("-", 0, 9000, "stop");
+    reader.take(run.as_bytes(), &mut facts).unwrap();
+    reader.end(&mut facts).unwrap();
+    let lost = Lost {
+        cause: LossCause::DtraceDrops,
+        count: 12,
+    };
+    assert!(matches!(&facts[..], [fact] if fact.kind == FactKind::Lost(lost)));
+}
+
 #[test]
 fn the_script_tells_what_it_could_not_see() {
     let input = [
