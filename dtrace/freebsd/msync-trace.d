@@ -28,7 +28,7 @@
  *	LENGTH	how many, at most: one range for each file and state
  *	INODE	inode number, or the address of the vnode
  *	MOUNT	where the filesystem is mounted
- *	FILE	path below MOUNT, or as it was opened
+ *	FILE	path below MOUNT, or as it was opened; "..." for what is not known of it
  *
  * COMM, MOUNT and FILE are printed by %S, so no name can break a line: a newline in a name is \n,
  * and each ends with \0, which %S appends. The second form is described in docs/dtrace-protocol.md.
@@ -952,7 +952,8 @@ syscall::close:return
 	this->top = this->top != 0 ? this->top : this->go == 0 ? 2 :
 	    (((struct vnode *)this->up)->v_vflag & 1) != 0 ? 1 : 0;
 	this->below = this->top == 1 ? 1 : this->below;
-	this->path = this->top == 1 || this->path == "" ? this->way : this->path;
+	this->path = this->top == 1 ? this->way : this->path != "" ? this->path :
+	    this->way != "" ? strjoin("...", this->way) : "";
 }
 
 /* Which file: from what was kept when its vnode went. */
@@ -1182,7 +1183,7 @@ fbt::vnode_pager_putpages:return
 	this->lo = this->off;
 	this->hi = this->end;
 	this->w_state = this->lost != 0 ? "late" : "pending";
-	this->w_told = this->nwe != 0 ? "pending" : "nobody";
+	this->w_told = "nobody";
 	this->w_cover = okoff[this->k] <= this->lo && okend[this->k] >= this->hi ? "inside" : "partly";
 	saidpid[this->k] = okpid[this->k];
 	saidseq[this->k] = fseq[this->k];

@@ -1,5 +1,7 @@
 //! Each rule has a script that breaks it; the scripts of the project break none.
 
+use std::{os::unix::fs::PermissionsExt, process::Command};
+
 use super::{System, check, lint};
 
 /// A script that breaks no rule, with a clause put in.
@@ -222,20 +224,67 @@ fn a_name_of_one_release_without_its_mark() {
     }
 }
 
-/// What the shell script replaces for releases before 15.1 is there, as it expects it.
+/// Runs the shell script where `sysctl` says this release and `dtrace` prints what it was given.
+fn started(osreldate: &str, arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let stub = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let released =
+        format!("case $2 in kern.osreldate) echo {osreldate};; *) echo X.Y-RELEASE;; esac");
+    stub("sysctl", &released);
+    stub(
+        "dtrace",
+        "printf '<%s>' \"$@\"; echo\n\
+         for last; do case $last in /dev/stdin|*.d) cat \"$last\";; esac; done",
+    );
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new(crate::paths::root().join("dtrace/freebsd/msync-trace"))
+        .args(arguments)
+        .env("PATH", format!("{}:{path}", folder.path().display()))
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 2, "it leaves no file behind");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Code of a script, without comments.
+fn code(script: &str) -> String {
+    let tokens = super::tokens::tokens(script).unwrap();
+    let code = tokens
+        .iter()
+        .filter(|token| token.kind != super::tokens::Kind::Comment);
+    code.map(|token| format!("{} ", token.text)).collect()
+}
+
 #[test]
-fn the_marks_are_those_that_the_shell_script_replaces() {
-    let folder = crate::paths::root().join("dtrace/freebsd");
-    let script = std::fs::read_to_string(folder.join("msync-trace.d")).unwrap();
-    let shell = std::fs::read_to_string(folder.join("msync-trace")).unwrap();
-    for (mark, pattern) in [
-        (
-            "b_exterr.error /* b_error */",
-            r"b_exterr\.error /\* b_error \*/",
-        ),
-        ("0x1000 /* BIO_ERROR */", r"0x1000 /\* BIO_ERROR \*/"),
-    ] {
-        assert!(script.contains(mark), "{mark}");
-        assert!(shell.contains(pattern), "{pattern}");
-    }
+fn before_15_1_the_script_has_the_names_of_then() {
+    let older = started("1402000", &["-x", "bufsize=8m", "facts"]);
+    let (arguments, script) = older.split_once('\n').unwrap();
+    assert_eq!(
+        arguments,
+        "<-x><bufsize=8m><-s></dev/stdin><facts><X.Y-RELEASE>"
+    );
+    let script = code(script);
+    assert!(script.contains("-> b_error ;"), "{script}");
+    assert!(script.contains("b_ioflags & 0x01 )"));
+    assert!(!script.contains("b_exterr") && !script.contains("0x1000"));
+}
+
+#[test]
+fn on_15_1_the_script_stays_as_it_is() {
+    let now = started("1501000", &[]);
+    let (arguments, script) = now.split_once('\n').unwrap();
+    assert!(arguments.starts_with("<-s><"), "{arguments}");
+    assert!(
+        arguments.ends_with("/msync-trace.d><><X.Y-RELEASE>"),
+        "{arguments}"
+    );
+    let ours = crate::paths::root().join("dtrace/freebsd/msync-trace.d");
+    assert_eq!(script, std::fs::read_to_string(ours).unwrap());
 }
