@@ -115,6 +115,8 @@ impl Enricher {
         if self.recent.borrow().since.elapsed() > RECENT {
             self.recent.replace(Recent::new());
         }
+        let with_dev = self.with_device_number(incident);
+        let incident = with_dev.as_ref().unwrap_or(incident);
         let process = self.process(incident);
         let record = IncidentRecord {
             incident: incident.id,
@@ -156,6 +158,19 @@ impl Enricher {
                 ..error
             },
         }
+    }
+
+    /// DTrace says the name of a device and not its number, by which mounts are found.
+    fn with_device_number(&self, incident: &Incident) -> Option<Incident> {
+        let Below { sys, .. } = self.below.as_ref()?;
+        let view = &incident.file;
+        if view.dev.is_some() {
+            return None;
+        }
+        let dev = device::number(sys, view.dev_name.as_deref()?)?;
+        let mut incident = incident.clone();
+        incident.file.dev = Some(dev);
+        Some(incident)
     }
 
     fn process(&self, incident: &Incident) -> ProcessRecord {

@@ -32,6 +32,9 @@ fn made_up_machine() -> (TempDir, Enricher) {
     let device = root.path().join("sys/dev/block/8:1");
     fs::create_dir_all(&device).unwrap();
     fs::write(device.join("uevent"), "MAJOR=8\nMINOR=1\nDEVNAME=sda1\n").unwrap();
+    let by_name = root.path().join("sys/class/block/sda1");
+    fs::create_dir_all(&by_name).unwrap();
+    fs::write(by_name.join("dev"), "8:1\n").unwrap();
     let enricher = Enricher::below(root.path());
     (root, enricher)
 }
@@ -136,6 +139,50 @@ fn the_callers_path_is_kept_and_its_mount_found() {
         )
     );
     assert_eq!(record.file.device.as_deref(), Some("sda1"));
+}
+
+/// DTrace on Linux says the name of the device and not its number.
+#[test]
+fn a_device_known_by_name_only_shows_where_it_is_mounted() {
+    let (_root, enricher) = made_up_machine();
+    let named = |name: &str| FileView {
+        dev: None,
+        dev_name: Some(name.to_owned()),
+        ..view("/srv/my data/x", false, SDA1)
+    };
+    let record = enriched(&enricher, &incident(0, named("sda1")));
+    assert_eq!(record.file.dev, Some(SDA1));
+    assert_eq!(shown(&record).1, Some(PathFrom::Mount));
+    for unknown in ["sdz9", "../block/sda1", "server:/export"] {
+        let record = enriched(&enricher, &incident(0, named(unknown)));
+        assert_eq!(shown(&record).1, Some(PathFrom::Filesystem), "{unknown}");
+        assert_eq!(record.file.dev, None);
+    }
+}
+
+/// Facts of another machine: its process 4321 is not ours, its sda1 neither.
+#[test]
+fn nothing_of_this_machine_is_said_of_another_one() {
+    let (_root, here) = made_up_machine();
+    let file = FileView {
+        mount: Some(b"/data".to_vec()),
+        dev_name: Some("sda1".to_owned()),
+        ..view("/data/x", true, SDA1)
+    };
+    let incident = incident(100_004_000_000, file);
+    assert!(enriched(&here, &incident).process.exe.is_some());
+    let record = enriched(&Enricher::elsewhere(), &incident);
+    assert_eq!(record.process.exe, None);
+    assert_eq!(record.process.cgroup, None);
+    assert_eq!(record.file.device.as_deref(), Some("sda1"));
+    assert_eq!(
+        shown(&record),
+        (
+            "/data/x".into(),
+            Some(PathFrom::Caller),
+            Some("/data".into())
+        )
+    );
 }
 
 #[test]
