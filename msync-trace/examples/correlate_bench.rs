@@ -197,6 +197,7 @@ fn view(ino: u64) -> FileView {
     FileView {
         path: Some(format!("/srv/data/segment-{ino:06}").into_bytes()),
         from_root: true,
+        mount: None,
         fs_type: Some("ext4".to_owned()),
         dev: Some(8 << 20),
         dev_name: Some("sda".to_owned()),

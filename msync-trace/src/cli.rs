@@ -18,6 +18,8 @@ Examples:
       report only one device, for ten minutes
   sudo msync-trace --stop-after 1 -q
       wait for the first incident
+  sudo msync-trace --source dtrace
+      see with DTrace instead of eBPF: on FreeBSD the only way, on Linux a second opinion
   sudo msync-trace -- ./run-my-database-test
       run a command (as the user who called sudo) and trace until it ends
   msync-trace check
@@ -30,6 +32,28 @@ Exit status:
   1  an incident was found
   2  error: bad usage, not permitted, or tracing broke off
   3  nothing was found, but something could not be seen: no all-clear";
+
+const INGEST_EXAMPLES: &str = "\
+Examples:
+  msync-trace ingest run.mst
+      what was lost in a run that was saved:
+      sudo dtrace -s dtrace/freebsd/msync-trace.d facts > run.mst 2> run.err
+  sudo dtrace -s dtrace/freebsd/msync-trace.d facts | msync-trace ingest
+      report losses while they happen; Ctrl-C ends both and prints a summary
+  ssh db1 sudo dtrace -s /root/msync-trace.d facts | msync-trace ingest -o json > db1.json
+      trace a machine on which msync-trace is not installed
+  msync-trace ingest --path /var/db --calls msync,fsync,fdatasync run.mst
+      only files below a directory, as that machine sees it, and all sync calls
+
+Everything that is said about the machine comes from the input: nothing is looked up here. What
+dtrace wrote to standard error (drops) is not in the input: a run with drops is incomplete, and only
+that text says so. `msync-trace check` says what the machine it runs on can do.
+
+Exit status:
+  0  complete, and nothing was found
+  1  an incident was found
+  2  error: bad usage, or not what a D script of msync-trace prints
+  3  nothing was found, but something could not be seen or read: no all-clear";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -86,6 +110,9 @@ pub enum Command {
     /// Trace now: one line per incident, a summary at the end (the default)
     #[command(after_help = EXAMPLES)]
     Trace(Box<TraceArgs>),
+    /// Report from what a D script printed, on this machine or another one
+    #[command(after_help = INGEST_EXAMPLES)]
+    Ingest(Box<IngestArgs>),
     /// Say whether this machine can be traced, and what to do about what is missing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -94,9 +121,9 @@ pub enum Command {
     Selftest(SelftestArgs),
 }
 
-/// Of `trace`.
+/// What is reported, and how: of `trace` and `ingest`.
 #[derive(Clone, Debug, Args)]
-pub struct TraceArgs {
+pub struct ReportArgs {
     /// How to write what is found: columns for people, or JSON lines (docs/output.md)
     #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Form,
@@ -122,10 +149,6 @@ pub struct TraceArgs {
     #[arg(long, value_name = "UID", help_heading = "Filters of the report")]
     pub uid: Vec<u32>,
 
-    /// End after this time: 30s, 5m, 1h30m
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub duration: Option<Duration>,
-
     /// End after this many incidents
     #[arg(long, value_name = "N")]
     pub stop_after: Option<NonZeroU64>,
@@ -145,15 +168,6 @@ pub struct TraceArgs {
     #[arg(long)]
     pub include_async: bool,
 
-    /// The hooks to use: the best that the kernel allows, or only these
-    #[arg(long, value_enum, default_value_t, value_name = "TIER")]
-    pub tier: TierName,
-
-    /// Size of each buffer between kernel and msync-trace, a power of two from 4K to 64M. There are
-    /// three. One that is full makes the run incomplete
-    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
-    pub ring_size: Option<u32>,
-
     /// When to use colour; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     pub color: When,
@@ -165,10 +179,60 @@ pub struct TraceArgs {
     /// More: details and repeats of incidents; twice: also what the kernel side says
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// Of `trace`.
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// What is reported, and how.
+    #[command(flatten)]
+    pub report: ReportArgs,
+
+    /// End after this time: 30s, 5m, 1h30m
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Where facts come from: eBPF programs, or a D script that dtrace runs
+    #[arg(long, value_enum, default_value_t, value_name = "SOURCE")]
+    pub source: SourceName,
+
+    /// With --source dtrace: the dtrace to run [default: /usr/sbin/dtrace, or that in PATH]
+    #[arg(long, value_name = "PATH", help_heading = "DTrace")]
+    pub dtrace_path: Option<PathBuf>,
+
+    /// With --source dtrace: an option for dtrace, as bufsize=8m (may be repeated)
+    #[arg(
+        short = 'x',
+        long,
+        value_name = "OPTION[=VALUE]",
+        help_heading = "DTrace"
+    )]
+    pub dtrace_option: Vec<OsString>,
+
+    /// The hooks to use: the best that the kernel allows, or only these
+    #[arg(long, value_enum, default_value_t, value_name = "TIER")]
+    pub tier: TierName,
+
+    /// Size of each buffer between kernel and msync-trace, a power of two from 4K to 64M. There are
+    /// three. One that is full makes the run incomplete
+    #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
+    pub ring_size: Option<u32>,
 
     /// Run this command (with sudo: as the user who called it) and trace until it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub run: Vec<OsString>,
+}
+
+/// Of `ingest`.
+#[derive(Clone, Debug, Args)]
+pub struct IngestArgs {
+    /// What a D script printed, in a file; - is standard input
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// What is reported, and how.
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// Of `check`.
@@ -249,6 +313,24 @@ pub enum TierName {
     Kprobe,
     /// Raw tracepoints only
     Tracepoint,
+}
+
+/// Where facts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceName {
+    /// eBPF programs (Linux)
+    Ebpf,
+    /// A D script that dtrace runs (FreeBSD, Linux)
+    Dtrace,
+}
+
+impl Default for SourceName {
+    fn default() -> Self {
+        match cfg!(target_os = "freebsd") {
+            true => Self::Dtrace,
+            false => Self::Ebpf,
+        }
+    }
 }
 
 impl TierName {
@@ -340,7 +422,7 @@ mod tests {
             Cli::try_parse_from(["msync-trace", "--pid", "1", "--pid", "2", "--", "ls", "-l"])
                 .unwrap();
         assert!(cli.command.is_none());
-        assert_eq!(cli.trace.pid, [1, 2]);
+        assert_eq!(cli.trace.report.pid, [1, 2]);
         assert_eq!(cli.trace.run, ["ls", "-l"]);
     }
 
@@ -351,7 +433,7 @@ mod tests {
         let Some(Command::Trace(args)) = cli.command else {
             panic!("{cli:?}");
         };
-        assert_eq!(args.calls, [CallName::Msync, CallName::IoUring]);
+        assert_eq!(args.report.calls, [CallName::Msync, CallName::IoUring]);
     }
 
     #[test]

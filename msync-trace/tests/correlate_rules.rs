@@ -482,6 +482,7 @@ fn an_incident_names_the_error_the_file_the_writer_the_liar_and_the_times() {
         file: FileView {
             path: Some(b"/srv/ledger.db".to_vec()),
             from_root: true,
+            mount: None,
             fs_type: Some("ext4".into()),
             dev: None,
             dev_name: Some("sda1".into()),

@@ -6,10 +6,10 @@ use jsonschema::Validator;
 use msync_trace::{
     enrich::Enricher,
     model::{
-        ByteRange, Call, CallId, Coverage, Discarded, Errno, Evicted, Evidence, Fact, FactKind,
-        FileId, FileSystemId, FileView, Gone, InMemory, Incident, IncidentId, InodeKey, LossCause,
-        Lost, MonoTime, Opened, ProcessId, Redirtied, StorageError, StorageErrorKind, SyncReturn,
-        Task, Told, ToldWho, WriteFailed, WriteOk,
+        ByteRange, Call, CallId, Coverage, Discarded, Errno, ErrnoNumbers, Evicted, Evidence, Fact,
+        FactKind, FileId, FileSystemId, FileView, Gone, InMemory, Incident, IncidentId, InodeKey,
+        LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied, StorageError, StorageErrorKind,
+        SyncReturn, Task, Told, ToldWho, WriteFailed, WriteOk,
     },
     schema::{
         Body, Clock, CommandEnd, Container, Explanation, Filters, Head, HookRecord, KernelRecord,
@@ -67,7 +67,8 @@ prop_compose! {
 }
 
 fn errno() -> impl Strategy<Value = Errno> {
-    (1_u32..=4095).prop_map(|number| Errno::new(number).unwrap())
+    let numbers = word::<ErrnoNumbers>();
+    (numbers, 1_u32..=4095).prop_map(|(numbers, number)| Errno::of(numbers, number).unwrap())
 }
 
 fn dev() -> impl Strategy<Value = u32> {
@@ -79,6 +80,7 @@ prop_compose! {
         fs in prop_oneof![
             any::<[u8; 16]>().prop_map(FileSystemId::Uuid),
             dev().prop_map(FileSystemId::Device),
+            any::<u64>().prop_map(FileSystemId::Fsid),
         ],
         ino: u64,
         generation: u32,
@@ -115,12 +117,13 @@ prop_compose! {
     fn view()(
         path in of(name()),
         from_root: bool,
+        mount in of(name()),
         fs_type in of(any::<String>()),
         dev in of(dev()),
         dev_name in of(any::<String>()),
         deleted: bool,
     ) -> FileView {
-        FileView { path, from_root, fs_type, dev, dev_name, deleted }
+        FileView { path, from_root, mount, fs_type, dev, dev_name, deleted }
     }
 }
 

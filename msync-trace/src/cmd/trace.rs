@@ -2,7 +2,7 @@
 //! it.
 
 mod child;
-mod events;
+pub(super) mod events;
 mod filter;
 mod plan;
 mod repeats;
@@ -23,12 +23,15 @@ pub use session::Io;
 use super::{Exit, chain, colour, complain, log_to_stderr, tone};
 use crate::{
     check,
-    cli::{Form, TraceArgs},
+    cli::{Form, ReportArgs, SourceName, TraceArgs},
     enrich::{Enricher, look_at_clocks},
     model::Fact,
     output::{JsonLines, Output, Style, Text, escape},
     schema::{CommandEnd, StopReason},
-    source::{FactSource, Options},
+    source::{
+        FactSource, Options, Progress,
+        dtrace::{Dtrace, DtraceOptions},
+    },
 };
 use repeats::PACE;
 use session::Session;
@@ -40,7 +43,7 @@ where
     S: FactSource,
     E: StdError + Send + Sync + 'static,
 {
-    log_to_stderr(args.quiet, args.verbose);
+    log_to_stderr(args.report.quiet, args.report.verbose);
     try_main(args, attach).unwrap_or_else(|error| {
         complain(&error);
         Exit::Error
@@ -56,26 +59,77 @@ where
     E: StdError + Send + Sync + 'static,
 {
     let plan = Plan::new(args);
-    if let Some(obstacle) = check::obstacle() {
-        anyhow::bail!("{obstacle}");
+    let io = || standard_streams(&args.report, Enricher::default());
+    match args.source {
+        SourceName::Ebpf => {
+            let of_dtrace = [
+                (args.dtrace_path.is_some(), "--dtrace-path"),
+                (!args.dtrace_option.is_empty(), "--dtrace-option"),
+            ];
+            refuse(
+                of_dtrace,
+                "is for dtrace, and this is eBPF: add --source dtrace",
+            )?;
+            if let Some(obstacle) = check::obstacle() {
+                anyhow::bail!("{obstacle}");
+            }
+            in_runtime(async {
+                // Until hooks are attached, a signal may simply end the program.
+                let source = attach(plan.options)
+                    .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
+                let events = events::watch().context("cannot watch for signals")?;
+                run(source, plan, io(), events).await
+            })
+        }
+        SourceName::Dtrace => {
+            let of_ebpf = [
+                (plan.options.tier.is_some(), "--tier"),
+                (plan.options.ring_bytes.is_some(), "--ring-size"),
+            ];
+            refuse(
+                of_ebpf,
+                "is for eBPF, and this is dtrace: see --dtrace-option",
+            )?;
+            let options = DtraceOptions {
+                program: args.dtrace_path.clone(),
+                options: args.dtrace_option.clone(),
+            };
+            in_runtime(async {
+                // Already while dtrace starts: a signal must not leave it or its script behind.
+                let mut events = events::watch().context("cannot watch for signals")?;
+                let source = tokio::select! {
+                    biased;
+                    Some(_) = events.recv() => anyhow::bail!("ended before tracing began"),
+                    source = Dtrace::start(&options, args.report.verbose > 0) => source,
+                };
+                let source = source.context("cannot trace with dtrace")?;
+                run(source, plan, io(), events).await
+            })
+        }
     }
+}
+
+/// Options that would change nothing are an error: who gave them expects something of them.
+fn refuse(given: [(bool, &str); 2], why: &str) -> anyhow::Result<()> {
+    match given.iter().find(|(is_given, _)| *is_given) {
+        Some((_, option)) => anyhow::bail!("{option} {why}"),
+        None => Ok(()),
+    }
+}
+
+/// Runs it to its end.
+pub(super) fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let exit = runtime.block_on(async {
-        // Until hooks are attached, a signal may simply end the program.
-        let source = attach(plan.options)
-            .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
-        let events = events::watch().context("cannot watch for signals")?;
-        run(source, plan, standard_streams(args), events).await
-    });
+    let result = runtime.block_on(work);
     // A blocked read of some library thread must not hold up the end.
     runtime.shutdown_background();
-    exit
+    result
 }
 
-fn standard_streams(args: &TraceArgs) -> Io {
+pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
     let stdout = io::stdout();
     let out: Box<dyn Output> = match args.output {
         Form::Json => Box::new(JsonLines::new(stdout)),
@@ -83,7 +137,7 @@ fn standard_streams(args: &TraceArgs) -> Io {
             let style = Style {
                 colour: colour(args.color, &stdout),
                 zone: TimeZone::system(),
-                verbosity: Plan::new(args).verbosity,
+                verbosity: plan::verbosity(args),
             };
             Box::new(Text::new(stdout, style))
         }
@@ -92,7 +146,7 @@ fn standard_streams(args: &TraceArgs) -> Io {
         out,
         messages: Box::new(io::stderr()),
         tone: tone(args.color),
-        enricher: Enricher::default(),
+        enricher,
         look_at_clocks,
     }
 }
@@ -108,7 +162,7 @@ pub async fn run<S: FactSource>(
     io: Io,
     mut events: mpsc::Receiver<Event>,
 ) -> anyhow::Result<Exit> {
-    let mut session = Session::new(&plan, io);
+    let mut session = Session::new(&plan, io, source.origin().cloned());
     let mut facts = Vec::new();
     let begun = session.start(&plan, source.tier(), source.hooks());
     let mut end = match begun {
@@ -116,7 +170,9 @@ pub async fn run<S: FactSource>(
         Err(error) => End::output(error)?,
     };
     let hooks = source.hooks().to_vec();
-    source.finish(&mut facts).await;
+    session.reached(source.now());
+    let messages = source.finish(end.reason, &mut facts).await;
+    session.say_all(messages);
     if end.reason != StopReason::ReaderGone
         && let Err(error) = session.take(&mut facts, |_, _| {})
     {
@@ -179,15 +235,23 @@ async fn watch<S: FactSource>(
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
             () = tokio::time::sleep(PACE), if session.wants_tick() => None,
-            result = source.next_facts(facts) => result.err().map(|error| End {
-                error: Some(escape(chain(&error).as_bytes())),
-                ..End::because(StopReason::Error)
-            }),
+            result = source.next_facts(facts) => match result {
+                Ok(Progress::More) => None,
+                Ok(Progress::Ended) => Some(End::because(StopReason::EndOfInput)),
+                Err(error) => Some(End {
+                    error: Some(escape(chain(&error).as_bytes())),
+                    ..End::because(StopReason::Error)
+                }),
+            },
         };
+        session.say_all(source.messages());
         // Whatever a wait that was given up had already delivered counts as well.
         let shown = session
             .take(facts, |inode, why| source.released(inode, why))
-            .and_then(|()| session.tick())
+            .and_then(|()| {
+                session.reached(source.now());
+                session.tick()
+            })
             .and_then(|()| session.hooks(source.hooks()));
         if let Err(error) = shown {
             break End::output(error)?;

@@ -189,7 +189,10 @@ impl Episode {
 pub(super) fn memory_of_names(names: &FileView) -> usize {
     /// The type of the filesystem and its device.
     const SHORT_NAMES: usize = 64;
-    size_of::<FileView>() + SHORT_NAMES + names.path.as_ref().map_or(0, Vec::len)
+    size_of::<FileView>()
+        + SHORT_NAMES
+        + names.path.as_ref().map_or(0, Vec::len)
+        + names.mount.as_ref().map_or(0, Vec::len)
 }
 
 /// The episodes of one inode, by number.

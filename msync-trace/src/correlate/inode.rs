@@ -735,6 +735,9 @@ fn names(caller: &FileView, failure: Option<&FileView>) -> FileView {
         view.path.clone_from(&failure.path);
         view.from_root = failure.from_root;
     }
+    if view.mount.is_none() {
+        view.mount.clone_from(&failure.mount);
+    }
     if view.fs_type.is_none() {
         view.fs_type.clone_from(&failure.fs_type);
     }

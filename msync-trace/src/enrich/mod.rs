@@ -49,9 +49,15 @@ const RECENT: Duration = Duration::from_millis(200);
 /// Looks things up below `/proc` and `/sys`.
 #[derive(Clone, Debug)]
 pub struct Enricher {
+    /// Where they are; `None`: the facts are of another machine, whose own are not here.
+    below: Option<Below>,
+    recent: RefCell<Recent>,
+}
+
+#[derive(Clone, Debug)]
+struct Below {
     proc: PathBuf,
     sys: PathBuf,
-    recent: RefCell<Recent>,
 }
 
 /// Look-ups of the last moment: in a storm thousands of incidents are about a few processes, and
@@ -86,8 +92,19 @@ impl Enricher {
     #[must_use]
     pub fn below(root: &Path) -> Self {
         Self {
-            proc: root.join("proc"),
-            sys: root.join("sys"),
+            below: Some(Below {
+                proc: root.join("proc"),
+                sys: root.join("sys"),
+            }),
+            recent: RefCell::new(Recent::new()),
+        }
+    }
+
+    /// For facts of another machine: looks nothing up, and only says what they say.
+    #[must_use]
+    pub fn elsewhere() -> Self {
+        Self {
+            below: None,
             recent: RefCell::new(Recent::new()),
         }
     }
@@ -143,12 +160,16 @@ impl Enricher {
 
     fn process(&self, incident: &Incident) -> ProcessRecord {
         let process = incident.task.process;
+        let describe = || {
+            let below = self.below.as_ref()?;
+            process::describe(&below.proc, process)
+        };
         let found = self
             .recent
             .borrow_mut()
             .processes
             .entry(process)
-            .or_insert_with(|| process::describe(&self.proc, process).unwrap_or_default())
+            .or_insert_with(|| describe().unwrap_or_default())
             .clone();
         ProcessRecord {
             task: incident.task.clone(),
@@ -166,7 +187,11 @@ impl Enricher {
             path: place.path,
             path_from: place.path_from,
             deleted: view.deleted,
-            mount: place.mount.map(|mount| Name(mount.point)),
+            mount: place
+                .mount
+                .map(|mount| mount.point)
+                .or_else(|| view.mount.clone())
+                .map(Name),
             fs_type: view.fs_type.clone(),
             device: self.device(view.dev_name.clone(), view.dev),
             dev: view.dev,
@@ -175,8 +200,11 @@ impl Enricher {
     }
 
     fn device(&self, of_kernel: Option<String>, dev: Option<u32>) -> Option<String> {
-        let known = of_kernel.or_else(|| device::name(&self.sys, dev?))?;
-        Some(device::mapped(&self.sys, &known).unwrap_or(known))
+        let Some(Below { sys, .. }) = &self.below else {
+            return of_kernel;
+        };
+        let known = of_kernel.or_else(|| device::name(sys, dev?))?;
+        Some(device::mapped(sys, &known).unwrap_or(known))
     }
 
     /// `mount`: where the process sees the file.
@@ -194,7 +222,10 @@ impl Enricher {
     }
 
     fn our_mounts(&self) -> Mounts {
-        Mounts::read(&self.proc.join("self/mountinfo"))
+        self.below
+            .as_ref()
+            .map(|below| Mounts::read(&below.proc.join("self/mountinfo")))
+            .unwrap_or_default()
     }
 
     fn place(&self, incident: &Incident) -> Place {
@@ -233,10 +264,11 @@ impl Enricher {
         path: &[u8],
     ) -> Option<Mount> {
         let dev = view.dev?;
+        let proc = &self.below.as_ref()?.proc;
         let process = incident.task.process;
         let read = || {
-            let caller = process::mountinfo(&self.proc, process);
-            let mounts = caller.unwrap_or_else(|| self.proc.join("self/mountinfo"));
+            let caller = process::mountinfo(proc, process);
+            let mounts = caller.unwrap_or_else(|| proc.join("self/mountinfo"));
             Rc::new(Mounts::read(&mounts))
         };
         let mounts = Rc::clone(

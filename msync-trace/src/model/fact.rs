@@ -249,4 +249,18 @@ pub enum LossCause {
     ProgramSkipped,
     /// The correlator gave up state at its memory limit.
     MemoryLimit,
+    /// Lines of a D script did not arrive.
+    LineLost,
+    /// A line could not be read, or came twice.
+    BadLine,
+    /// A line came so late that its place had passed.
+    LineLate,
+    /// The input ended, or was given up, before the line that ends a run.
+    InputCut,
+    /// A clause of a D script was broken off by an error.
+    ProbeError,
+    /// A table of a D script was full.
+    MapFull,
+    /// DTrace dropped records or variables for want of room.
+    DtraceDrops,
 }

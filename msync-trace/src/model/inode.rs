@@ -10,6 +10,8 @@ pub enum FileSystemId {
     /// The kernel's device number (`super_block.s_dev`) where the filesystem has no UUID:
     /// major << 20 | minor.
     Device(u32),
+    /// FreeBSD's `f_fsid`, both halves.
+    Fsid(u64),
 }
 
 impl fmt::Display for FileSystemId {
@@ -25,6 +27,7 @@ impl fmt::Display for FileSystemId {
                 Ok(())
             }
             Self::Device(dev) => write!(f, "{}:{}", dev >> 20, dev & 0xf_ffff),
+            Self::Fsid(fsid) => write!(f, "{fsid:016x}"),
         }
     }
 }
@@ -59,10 +62,13 @@ impl fmt::Display for InodeKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileView {
     /// Path as the kernel's dentries spell it: absolute in the mount namespace of the caller
-    /// (`from_root` true), or below the filesystem's own root.
+    /// (`from_root` true), or below the filesystem's own root. From DTrace also as the program
+    /// wrote it when it opened the file (`from_root` true): then it can be relative.
     pub path: Option<Vec<u8>>,
     /// Whether `path` begins at the root of a mount namespace rather than of the filesystem.
     pub from_root: bool,
+    /// Where the filesystem is mounted, where the source says it.
+    pub mount: Option<Vec<u8>>,
     /// Filesystem type (`file_system_type.name`): `ext4`, `xfs`, `btrfs` ...
     pub fs_type: Option<String>,
     /// Kernel device number of the superblock: major << 20 | minor.
@@ -73,26 +79,52 @@ pub struct FileView {
     pub deleted: bool,
 }
 
-/// An error number of the kernel, 1 to 4095; never 0 and never negative.
+/// An error number of the kernel, 1 to 4095; never 0 and never negative. It knows which system
+/// counts so: 70 is ESTALE on FreeBSD and ECOMM on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Errno(u16);
+pub struct Errno {
+    number: u16,
+    numbers: ErrnoNumbers,
+}
+
+/// Whose error numbers they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrnoNumbers {
+    /// Linux on x86 and ARM (`asm-generic/errno.h`).
+    Linux,
+    /// FreeBSD (`sys/errno.h`).
+    FreeBsd,
+}
 
 impl Errno {
     /// EIO: what the kernel says when it knows no better.
-    pub const EIO: Self = Self(5);
+    pub const EIO: Self = Self::linux(5);
     /// ENOSPC.
-    pub const ENOSPC: Self = Self(28);
+    pub const ENOSPC: Self = Self::linux(28);
 
-    /// From a positive number, or `None` outside 1..=4095 (the kernel's `MAX_ERRNO`).
-    #[must_use]
-    pub fn new(number: u32) -> Option<Self> {
-        u16::try_from(number)
-            .ok()
-            .filter(|n| (1..=4095).contains(n))
-            .map(Self)
+    const fn linux(number: u16) -> Self {
+        Self {
+            number,
+            numbers: ErrnoNumbers::Linux,
+        }
     }
 
-    /// From a return value of the kernel: `-EIO` gives `EIO`, 0 and success give `None`.
+    /// Linux's, from a positive number, or `None` outside 1..=4095 (the kernel's `MAX_ERRNO`).
+    #[must_use]
+    pub fn new(number: u32) -> Option<Self> {
+        Self::of(ErrnoNumbers::Linux, number)
+    }
+
+    /// That system's, from a positive number, or `None` outside 1..=4095.
+    #[must_use]
+    pub fn of(numbers: ErrnoNumbers, number: u32) -> Option<Self> {
+        let number = u16::try_from(number).ok();
+        number
+            .filter(|n| (1..=4095).contains(n))
+            .map(|number| Self { number, numbers })
+    }
+
+    /// From a return value of Linux: `-EIO` gives `EIO`, 0 and success give `None`.
     #[must_use]
     pub fn from_return(ret: i64) -> Option<Self> {
         if ret >= 0 {
@@ -104,56 +136,117 @@ impl Errno {
     /// The number, 1 to 4095.
     #[must_use]
     pub fn number(self) -> u16 {
-        self.0
+        self.number
     }
 
-    /// The symbol of Linux on x86 and ARM (`asm-generic/errno.h`), for the errors that writing to
-    /// a file can end in.
+    /// Whose number it is.
+    #[must_use]
+    pub fn numbers(self) -> ErrnoNumbers {
+        self.numbers
+    }
+
+    /// Its symbol, for the errors that writing to a file can end in.
     #[must_use]
     pub fn symbol(self) -> Option<&'static str> {
-        Some(match self.0 {
-            1 => "EPERM",
-            2 => "ENOENT",
-            4 => "EINTR",
-            5 => "EIO",
-            6 => "ENXIO",
-            9 => "EBADF",
-            11 => "EAGAIN",
-            12 => "ENOMEM",
-            13 => "EACCES",
-            14 => "EFAULT",
-            16 => "EBUSY",
-            19 => "ENODEV",
-            22 => "EINVAL",
-            27 => "EFBIG",
-            28 => "ENOSPC",
-            30 => "EROFS",
-            61 => "ENODATA",
-            62 => "ETIME",
-            67 => "ENOLINK",
-            74 => "EBADMSG",
-            52 => "EBADE",
-            84 => "EILSEQ",
-            95 => "EOPNOTSUPP",
-            103 => "ECONNABORTED",
-            107 => "ENOTCONN",
-            110 => "ETIMEDOUT",
-            112 => "EHOSTDOWN",
-            116 => "ESTALE",
-            117 => "EUCLEAN",
-            121 => "EREMOTEIO",
-            122 => "EDQUOT",
-            133 => "EHWPOISON",
-            _ => return None,
-        })
+        match (self.number, self.numbers) {
+            // The first 34 are those of the first Unix; 11 is the one in which both differ.
+            (number @ (1..=10 | 12..=34), _) => shared_symbol(number),
+            (number, ErrnoNumbers::Linux) => linux_symbol(number),
+            (number, ErrnoNumbers::FreeBsd) => freebsd_symbol(number),
+        }
     }
+}
+
+fn shared_symbol(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1 => "EPERM",
+        2 => "ENOENT",
+        4 => "EINTR",
+        5 => "EIO",
+        6 => "ENXIO",
+        9 => "EBADF",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        14 => "EFAULT",
+        16 => "EBUSY",
+        19 => "ENODEV",
+        22 => "EINVAL",
+        27 => "EFBIG",
+        28 => "ENOSPC",
+        30 => "EROFS",
+        _ => return None,
+    })
+}
+
+fn linux_symbol(number: u16) -> Option<&'static str> {
+    Some(match number {
+        11 => "EAGAIN",
+        61 => "ENODATA",
+        62 => "ETIME",
+        67 => "ENOLINK",
+        74 => "EBADMSG",
+        52 => "EBADE",
+        84 => "EILSEQ",
+        95 => "EOPNOTSUPP",
+        103 => "ECONNABORTED",
+        107 => "ENOTCONN",
+        110 => "ETIMEDOUT",
+        112 => "EHOSTDOWN",
+        116 => "ESTALE",
+        117 => "EUCLEAN",
+        121 => "EREMOTEIO",
+        122 => "EDQUOT",
+        133 => "EHWPOISON",
+        _ => return None,
+    })
+}
+
+fn freebsd_symbol(number: u16) -> Option<&'static str> {
+    Some(match number {
+        11 => "EDEADLK",
+        35 => "EAGAIN",
+        45 => "EOPNOTSUPP",
+        50 => "ENETDOWN",
+        51 => "ENETUNREACH",
+        53 => "ECONNABORTED",
+        54 => "ECONNRESET",
+        55 => "ENOBUFS",
+        57 => "ENOTCONN",
+        58 => "ESHUTDOWN",
+        60 => "ETIMEDOUT",
+        61 => "ECONNREFUSED",
+        64 => "EHOSTDOWN",
+        65 => "EHOSTUNREACH",
+        69 => "EDQUOT",
+        70 => "ESTALE",
+        72 => "EBADRPC",
+        73 => "ERPCMISMATCH",
+        74 => "EPROGUNAVAIL",
+        75 => "EPROGMISMATCH",
+        76 => "EPROCUNAVAIL",
+        77 => "ENOLCK",
+        78 => "ENOSYS",
+        79 => "EFTYPE",
+        80 => "EAUTH",
+        81 => "ENEEDAUTH",
+        84 => "EOVERFLOW",
+        85 => "ECANCELED",
+        86 => "EILSEQ",
+        89 => "EBADMSG",
+        91 => "ENOLINK",
+        92 => "EPROTO",
+        93 => "ENOTCAPABLE",
+        94 => "ECAPMODE",
+        97 => "EINTEGRITY",
+        _ => return None,
+    })
 }
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.symbol() {
             Some(symbol) => f.write_str(symbol),
-            None => write!(f, "errno {}", self.0),
+            None => write!(f, "errno {}", self.number),
         }
     }
 }
@@ -181,6 +274,25 @@ mod tests {
             FileSystemId::Uuid(bytes).to_string(),
             "3e6b1a00-aabb-ccdd-0102-030405060708"
         );
+    }
+
+    #[test]
+    fn an_error_is_named_by_the_system_that_counts_so() {
+        let freebsd = |number| Errno::of(ErrnoNumbers::FreeBsd, number).unwrap();
+        for (number, symbol) in [
+            (5, "EIO"),
+            (60, "ETIMEDOUT"),
+            (69, "EDQUOT"),
+            (70, "ESTALE"),
+            (93, "ENOTCAPABLE"),
+            (97, "EINTEGRITY"),
+            (200, "errno 200"),
+        ] {
+            assert_eq!(freebsd(number).to_string(), symbol);
+        }
+        assert_eq!(Errno::new(116).unwrap().to_string(), "ESTALE");
+        assert_eq!(Errno::new(70).unwrap().to_string(), "errno 70");
+        assert_eq!(freebsd(11).to_string(), "EDEADLK");
     }
 
     #[test]

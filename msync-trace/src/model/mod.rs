@@ -19,7 +19,7 @@ pub use incident::{
     Change, ChangeKind, Coverage, Evidence, InMemory, Incident, IncidentId, Release, ToldWho,
     Verdict,
 };
-pub use inode::{Errno, FileSystemId, FileView, InodeKey};
+pub use inode::{Errno, ErrnoNumbers, FileSystemId, FileView, InodeKey};
 pub use range::ByteRange;
 pub use task::{ProcessId, Task};
 pub use time::MonoTime;

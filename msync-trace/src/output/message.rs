@@ -7,7 +7,9 @@ use anstyle::{AnsiColor, Style as Paint};
 use super::escape;
 use crate::{
     model::{Call, LossCause, StorageErrorKind},
-    schema::{CommandEnd, Start, Stop, StopReason, StorageErrorRecord, Totals, Word, spell_dev},
+    schema::{
+        CommandEnd, Start, Stop, StopReason, StorageErrorRecord, Totals, WallTime, Word, spell_dev,
+    },
 };
 
 /// Whether messages have colour.
@@ -64,10 +66,23 @@ pub fn started(start: &Start) -> String {
         None => "Ctrl-C to end".to_owned(),
     };
     format!(
-        "tracing {} on Linux {} ({} hooks); {until}",
+        "tracing {} on {} {} ({} hooks); {until}",
         calls.join(", "),
-        start.kernel.release,
+        escape(start.kernel.name.as_bytes()),
+        escape(start.kernel.release.as_bytes()),
         start.tier
+    )
+}
+
+/// The line that says whose facts are read from where, and when they begin.
+#[must_use]
+pub fn reading(start: &Start, input: &str, began: WallTime) -> String {
+    let kernel = format!("{} {}", start.kernel.name, start.kernel.release);
+    let began = began.timestamp().strftime("%Y-%m-%d %H:%M:%S UTC");
+    format!(
+        "reading facts of {} from {}, begun {began}; Ctrl-C to end",
+        escape(kernel.trim_end().as_bytes()),
+        escape(input.as_bytes()),
     )
 }
 
@@ -89,6 +104,13 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
         }
         LossCause::ProgramSkipped => "the kernel skipped a program that was active there already",
         LossCause::MemoryLimit => "the correlator reached its memory limit",
+        LossCause::LineLost => "a line of the D script did not arrive",
+        LossCause::BadLine => "a line could not be read, or came twice",
+        LossCause::LineLate => "a line came later than its place allows",
+        LossCause::InputCut => "the input was not read up to its stop line",
+        LossCause::ProbeError => "a clause of the D script was broken off by an error",
+        LossCause::MapFull => "a table of the D script was full",
+        LossCause::DtraceDrops => "DTrace dropped something for want of room",
     }
 }
 

@@ -13,7 +13,7 @@ mod text;
 
 pub use escape::escape;
 pub use json::JsonLines;
-pub use message::{Tone, loss_sentence, started, storage_error, summary};
+pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
 pub use text::{Style, Text, Verbosity};
 
 /// Something that shows records, each at once.

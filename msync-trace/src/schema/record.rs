@@ -140,7 +140,7 @@ pub struct Start {
     pub boot_id: Option<String>,
     /// Host name.
     pub host: Option<String>,
-    /// Which hooks were allowed: `fentry`, `kprobe`, `tracepoint`.
+    /// Which hooks were allowed: `fentry`, `kprobe`, `tracepoint`; or `dtrace`.
     pub tier: String,
     /// Every hook and what became of it.
     pub hooks: Vec<HookRecord>,
@@ -487,6 +487,8 @@ pub enum StopReason {
     ReaderGone,
     /// The source failed.
     Error,
+    /// The input was read to its end.
+    EndOfInput,
 }
 
 words::words! {
@@ -508,5 +510,6 @@ words::words! {
         Command => "command",
         ReaderGone => "reader_gone",
         Error => "error",
+        EndOfInput => "end_of_input",
     }
 }

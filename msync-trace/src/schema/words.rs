@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::names;
 use crate::model::{
-    ByteRange, Call, CallId, Coverage, Errno, Evidence, FileId, FileSystemId, FileView, InMemory,
-    IncidentId, InodeKey, LossCause, MonoTime, ProcessId, StorageErrorKind, Task, ToldWho,
+    ByteRange, Call, CallId, Coverage, Errno, ErrnoNumbers, Evidence, FileId, FileSystemId,
+    FileView, InMemory, IncidentId, InodeKey, LossCause, MonoTime, ProcessId, StorageErrorKind,
+    Task, ToldWho,
 };
 
 /// A type whose values are single words in every output.
@@ -77,6 +78,10 @@ words! {
         No => "no",
         Unknown => "unknown",
     }
+    ErrnoNumbers {
+        Linux => "Linux",
+        FreeBsd => "FreeBSD",
+    }
     StorageErrorKind {
         FlushFailed => "flush_failed",
         FilesystemError => "filesystem_error",
@@ -95,6 +100,13 @@ words! {
         RecordLate => "record_late",
         ProgramSkipped => "program_skipped",
         MemoryLimit => "memory_limit",
+        LineLost => "line_lost",
+        BadLine => "bad_line",
+        LineLate => "line_late",
+        InputCut => "input_cut",
+        ProbeError => "probe_error",
+        MapFull => "map_full",
+        DtraceDrops => "dtrace_drops",
     }
 }
 
@@ -128,6 +140,9 @@ struct ErrnoMembers<'a> {
     number: u32,
     #[serde(skip_deserializing)]
     name: Option<&'a str>,
+    /// Whose number it is; not there: Linux's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    os: Option<ErrnoNumbers>,
 }
 
 impl Serialize for Errno {
@@ -135,6 +150,7 @@ impl Serialize for Errno {
         ErrnoMembers {
             number: u32::from(self.number()),
             name: self.symbol(),
+            os: Some(self.numbers()).filter(|numbers| *numbers != ErrnoNumbers::Linux),
         }
         .serialize(serializer)
     }
@@ -142,8 +158,8 @@ impl Serialize for Errno {
 
 impl<'de> Deserialize<'de> for Errno {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let ErrnoMembers { number, .. } = ErrnoMembers::deserialize(deserializer)?;
-        Self::new(number)
+        let ErrnoMembers { number, os, .. } = ErrnoMembers::deserialize(deserializer)?;
+        Self::of(os.unwrap_or(ErrnoNumbers::Linux), number)
             .ok_or_else(|| de::Error::custom(format!("{number} is no error number of the kernel")))
     }
 }
@@ -194,12 +210,14 @@ mod zero_is_unknown {
     }
 }
 
-/// Exactly one of `fs_uuid` and `dev` is not null.
+/// At most one of `fs_uuid` and `dev` is not null; if both are, there is `fsid`.
 #[derive(Serialize, Deserialize)]
 struct InodeMembers {
     fs_uuid: Option<String>,
     #[serde(with = "dev")]
     dev: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fsid: Option<String>,
     ino: u64,
     generation: u32,
     #[serde(with = "zero_is_unknown")]
@@ -208,13 +226,16 @@ struct InodeMembers {
 
 impl Serialize for InodeKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (fs_uuid, dev) = match self.fs {
-            FileSystemId::Uuid(_) => (Some(self.fs.to_string()), None),
-            FileSystemId::Device(dev) => (None, Some(dev)),
+        let text = self.fs.to_string();
+        let (fs_uuid, dev, fsid) = match self.fs {
+            FileSystemId::Uuid(_) => (Some(text), None, None),
+            FileSystemId::Device(dev) => (None, Some(dev), None),
+            FileSystemId::Fsid(_) => (None, None, Some(text)),
         };
         InodeMembers {
             fs_uuid,
             dev,
+            fsid,
             ino: self.ino,
             generation: self.generation,
             subvolume: self.subvolume,
@@ -226,12 +247,18 @@ impl Serialize for InodeKey {
 impl<'de> Deserialize<'de> for InodeKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = InodeMembers::deserialize(deserializer)?;
-        let fs = match (members.fs_uuid, members.dev) {
-            (Some(text), None) => parse_uuid(&text)
+        let fs = match (members.fs_uuid, members.dev, members.fsid) {
+            (Some(text), None, None) => parse_uuid(&text)
                 .map(FileSystemId::Uuid)
                 .ok_or_else(|| de::Error::custom(format!("{text:?} is no UUID")))?,
-            (None, Some(dev)) => FileSystemId::Device(dev),
-            _ => return Err(de::Error::custom("an inode has either fs_uuid or dev")),
+            (None, Some(dev), None) => FileSystemId::Device(dev),
+            (None, None, Some(text)) => parse_fsid(&text)
+                .map(FileSystemId::Fsid)
+                .ok_or_else(|| de::Error::custom(format!("{text:?} is no fsid")))?,
+            _ => {
+                let one = "an inode has one of fs_uuid, dev and fsid";
+                return Err(de::Error::custom(one));
+            }
         };
         Ok(Self {
             fs,
@@ -240,6 +267,11 @@ impl<'de> Deserialize<'de> for InodeKey {
             subvolume: members.subvolume,
         })
     }
+}
+
+fn parse_fsid(text: &str) -> Option<u64> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    u64::from_str_radix(text, 16).ok().filter(|_| digits)
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
@@ -343,6 +375,8 @@ struct FileViewMembers {
     #[serde(flatten, with = "names::path")]
     path: Option<Vec<u8>>,
     from_root: bool,
+    #[serde(flatten, with = "names::mount")]
+    mount: Option<Vec<u8>>,
     fs_type: Option<String>,
     #[serde(with = "dev")]
     dev: Option<u32>,
@@ -379,9 +413,23 @@ mod tests {
             r#"{"fs_uuid":null,"dev":null,"ino":12,"generation":7,"subvolume":null}"#,
             r#"{"fs_uuid":"3e6b1a00","dev":null,"ino":1,"generation":7,"subvolume":null}"#,
             r#"{"fs_uuid":null,"dev":"4096:0","ino":12,"generation":7,"subvolume":null}"#,
+            r#"{"fs_uuid":null,"dev":null,"fsid":"+12345678901234a","ino":1,"generation":7,"subvolume":null}"#,
+            r#"{"fs_uuid":null,"dev":"8:1","fsid":"0123456789abcdef","ino":1,"generation":7,"subvolume":null}"#,
         ] {
             assert!(serde_json::from_str::<InodeKey>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_error_of_freebsd_says_whose_number_it_is() {
+        let stale = Errno::of(ErrnoNumbers::FreeBsd, 70).unwrap();
+        let json = serde_json::to_string(&stale).unwrap();
+        assert_eq!(json, r#"{"number":70,"name":"ESTALE","os":"FreeBSD"}"#);
+        assert_eq!(serde_json::from_str::<Errno>(&json).unwrap(), stale);
+        assert_eq!(
+            serde_json::to_string(&Errno::EIO).unwrap(),
+            r#"{"number":5,"name":"EIO"}"#
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! A source for systems without one: it can be asked, and says so.
 
-use super::{FactSource, HookStatus, Options, Tier};
-use crate::model::{Fact, InodeKey, Release};
+use super::{FactSource, HookStatus, Options, Progress};
+use crate::{
+    model::{Fact, InodeKey, Release},
+    schema::StopReason,
+};
 
 /// There is no source of live facts in this build.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -37,15 +40,15 @@ impl FactSource for Absent {
         match *self {}
     }
 
-    fn tier(&self) -> Tier {
+    fn tier(&self) -> &'static str {
         match *self {}
     }
 
-    async fn next_facts(&mut self, _into: &mut Vec<Fact>) -> Result<(), NoSource> {
+    async fn next_facts(&mut self, _into: &mut Vec<Fact>) -> Result<Progress, NoSource> {
         match *self {}
     }
 
-    async fn finish(self, _into: &mut Vec<Fact>) {
+    async fn finish(self, _why: StopReason, _into: &mut Vec<Fact>) -> Vec<String> {
         match self {}
     }
 

@@ -1,12 +1,13 @@
 //! Where facts come from. Every source gives the same facts, in the order of their times.
 
 pub mod absent;
+pub mod dtrace;
 #[cfg(target_os = "linux")]
 pub mod ebpf;
 
 use crate::{
-    model::{Fact, InodeKey, Release},
-    schema::HookRecord,
+    model::{Fact, InodeKey, MonoTime, Release},
+    schema::{HookRecord, StopReason, WallTime},
 };
 
 /// A place in the kernel that a source listens at, and what became of it on this machine.
@@ -103,6 +104,28 @@ pub struct Options {
     pub ring_bytes: Option<u32>,
 }
 
+/// Facts of a kernel whose clock is not ours, or of another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// `FreeBSD`, `Linux`.
+    pub os: String,
+    /// Its release; empty if it is not known.
+    pub release: String,
+    /// Whether it is this machine.
+    pub here: bool,
+    /// When the facts begin, on both clocks of that machine.
+    pub began: (MonoTime, WallTime),
+}
+
+/// Whether there will be more facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Yes.
+    More,
+    /// No: the input was read to its end.
+    Ended,
+}
+
 /// Where facts come from.
 pub trait FactSource: Sized {
     /// Why it cannot go on.
@@ -111,17 +134,34 @@ pub trait FactSource: Sized {
     /// Every hook and what became of it; changes when a kernel module is loaded.
     fn hooks(&self) -> &[HookStatus];
 
-    /// The best hooks in use.
-    fn tier(&self) -> Tier;
+    /// The best hooks in use, as the start record names them.
+    fn tier(&self) -> &'static str;
+
+    /// Whose facts these are, if they are not of this kernel and on its clock.
+    fn origin(&self) -> Option<&Origin> {
+        None
+    }
+
+    /// How far time has come in the facts, where that does not follow our clock.
+    fn now(&self) -> Option<MonoTime> {
+        None
+    }
+
+    /// What is to be told on standard error since this was asked last. May hold any bytes.
+    fn messages(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Waits until facts are ready and appends them, in the order of their times, or until
-    /// [`Self::hooks`] changed. May be dropped
+    /// [`Self::hooks`] or [`Self::messages`] changed. May be dropped
     /// while it waits: what it appended until then counts, and nothing is lost.
-    fn next_facts(&mut self, into: &mut Vec<Fact>)
-    -> impl Future<Output = Result<(), Self::Error>>;
+    fn next_facts(
+        &mut self,
+        into: &mut Vec<Fact>,
+    ) -> impl Future<Output = Result<Progress, Self::Error>>;
 
-    /// Detaches every hook and appends what was still on its way.
-    fn finish(self, into: &mut Vec<Fact>) -> impl Future<Output = ()>;
+    /// Detaches every hook and appends what was still on its way. Gives the last messages.
+    fn finish(self, why: StopReason, into: &mut Vec<Fact>) -> impl Future<Output = Vec<String>>;
 
     /// The correlator holds nothing outstanding of this inode any more; what to do is said at
     /// [`Release`].

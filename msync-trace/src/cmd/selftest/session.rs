@@ -29,7 +29,7 @@ use crate::{
     enrich::look_at_clocks,
     model::{Fact, FactKind, Incident, InodeKey, Release, Verdict},
     output::{escape, loss_sentence},
-    schema::{Clock, HookRecord, Record, to_line},
+    schema::{Clock, HookRecord, Record, StopReason, to_line},
     source::{FactSource, HookState, HookStatus, Options},
 };
 
@@ -128,7 +128,7 @@ where
     // After the disk is made: the file system's module is there by now.
     let mut source = attach(options)
         .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
-    steps.done(&format!("hooks attached, tier {}", source.tier().name()));
+    steps.done(&format!("hooks attached, tier {}", source.tier()));
     steps.hooks(source.hooks());
     let mut watch = Watch::new(steps.verbose);
     let mut losses = Vec::new();
@@ -147,7 +147,7 @@ where
         .until(&mut source, tokio::time::sleep(SILENCE))
         .await?;
     let missing = missing(source.hooks());
-    source.finish(&mut watch.facts).await;
+    source.finish(StopReason::Command, &mut watch.facts).await;
     watch.take(|_, _| {});
     steps.done(&format!("hooks detached, {} facts seen", watch.seen));
     if !talk.worker.end() {
@@ -325,7 +325,7 @@ impl Watch {
             let (done, ended) = tokio::select! {
                 biased;
                 done = &mut other => (Some(done), Ok(())),
-                ended = source.next_facts(&mut self.facts) => (None, ended),
+                ended = source.next_facts(&mut self.facts) => (None, ended.map(|_| ())),
             };
             // Whatever a wait that was given up had already delivered counts as well.
             self.take(|inode, why| source.released(inode, why));

@@ -24,7 +24,7 @@ pub enum Event {
 ///
 /// # Errors
 /// If a signal cannot be watched.
-pub(super) fn watch() -> io::Result<mpsc::Receiver<Event>> {
+pub(in crate::cmd) fn watch() -> io::Result<mpsc::Receiver<Event>> {
     let (sender, receiver) = mpsc::channel(4);
     let signals = [
         (libc::SIGINT, Event::Interrupt),

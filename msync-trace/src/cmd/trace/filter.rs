@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    cli::TraceArgs,
+    cli::ReportArgs,
     enrich::{mapped_name, our_mounts},
     schema::{FileRecord, Filters, IncidentRecord, PathFrom, parse_dev},
 };
@@ -48,25 +48,25 @@ struct WantedDevice {
 impl Filter {
     /// From the command line; looks at the paths and devices as they are now.
     #[must_use]
-    pub fn new(args: &TraceArgs) -> Self {
+    pub fn new(args: &ReportArgs) -> Self {
         Self {
-            asked: Filters {
-                pid: args.pid.clone(),
-                comm: args.comm.clone(),
-                path: args
-                    .path
-                    .iter()
-                    .map(|path| path.to_string_lossy().into_owned())
-                    .collect(),
-                dev: args.dev.clone(),
-                uid: args.uid.clone(),
-            },
+            asked: asked(args),
             paths: args.path.iter().map(|path| WantedPath::new(path)).collect(),
             devices: args
                 .dev
                 .iter()
                 .map(|name| WantedDevice::new(name))
                 .collect(),
+        }
+    }
+
+    /// From the command line, about another machine: nothing is looked up here.
+    #[must_use]
+    pub fn elsewhere(args: &ReportArgs) -> Self {
+        Self {
+            asked: asked(args),
+            paths: args.path.iter().map(|p| WantedPath::as_typed(p)).collect(),
+            devices: args.dev.iter().map(|d| WantedDevice::as_typed(d)).collect(),
         }
     }
 
@@ -85,6 +85,20 @@ impl Filter {
             && any_fits(&self.asked.comm, |comm| Some(comm.as_bytes() == task.comm))
             && any_fits(&self.paths, |path| path.fits(&incident.file))
             && any_fits(&self.devices, |device| device.fits(&incident.file))
+    }
+}
+
+fn asked(args: &ReportArgs) -> Filters {
+    Filters {
+        pid: args.pid.clone(),
+        comm: args.comm.clone(),
+        path: args
+            .path
+            .iter()
+            .map(|path| path.to_string_lossy().into_owned())
+            .collect(),
+        dev: args.dev.clone(),
+        uid: args.uid.clone(),
     }
 }
 
@@ -115,6 +129,14 @@ impl WantedPath {
         }
     }
 
+    fn as_typed(path: &Path) -> Self {
+        Self {
+            spellings: vec![path.to_owned()],
+            file: None,
+            mounted: None,
+        }
+    }
+
     fn fits(&self, file: &FileRecord) -> Option<bool> {
         if let (Some((dev, ino)), Some(its_dev)) = (self.file, file.dev)
             && (dev, ino) == (its_dev, file.inode.ino)
@@ -127,6 +149,10 @@ impl WantedPath {
         let path = file.path.as_ref()?;
         let path = Path::new(std::ffi::OsStr::from_bytes(&path.0));
         if file.path_from == Some(PathFrom::Filesystem) {
+            return None;
+        }
+        // As a program wrote it that was in a directory which is not known (only from DTrace).
+        if path.is_relative() {
             return None;
         }
         Some(self.spellings.iter().any(|wanted| path.starts_with(wanted)))
@@ -160,6 +186,18 @@ impl WantedDevice {
                 Some(our_mounts().of(real.as_os_str().as_bytes())?.dev)
             });
         Self { number, names }
+    }
+
+    fn as_typed(text: &str) -> Self {
+        let number = parse_dev(text);
+        let below_dev = text.strip_prefix("/dev/").map(ToOwned::to_owned);
+        Self {
+            number,
+            names: match number {
+                Some(_) => Vec::new(),
+                None => [text.to_owned()].into_iter().chain(below_dev).collect(),
+            },
+        }
     }
 
     fn fits(&self, file: &FileRecord) -> Option<bool> {

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, time::Duration};
 
 use crate::{
-    cli::{CallName, Form, TraceArgs},
+    cli::{CallName, Form, IngestArgs, ReportArgs, TraceArgs},
     model::Call,
     output::Verbosity,
     source::Options,
@@ -26,6 +26,8 @@ pub struct Plan {
     pub calls: Vec<Call>,
     /// How much to show.
     pub verbosity: Verbosity,
+    /// Where the facts are read from, if they were printed by somebody else.
+    pub input: Option<String>,
     /// Run this, and trace until it ends.
     pub command: Vec<OsString>,
     /// What the source is asked to watch.
@@ -36,25 +38,55 @@ impl Plan {
     /// From the command line.
     #[must_use]
     pub fn new(args: &TraceArgs) -> Self {
-        let calls = calls(&args.calls, args.include_async);
         Self {
-            form: args.output,
-            filter: Filter::new(args),
             duration: args.duration,
-            stop_after: args.stop_after.map(u64::from),
-            verbosity: match (args.quiet, args.verbose) {
-                (true, _) => Verbosity::Quiet,
-                (false, 0) => Verbosity::Normal,
-                (false, _) => Verbosity::Verbose,
-            },
             command: args.run.clone(),
             options: Options {
                 tier: args.tier.tier(),
-                include_async: args.include_async,
+                include_async: args.report.include_async,
                 ring_bytes: args.ring_size,
             },
-            calls,
+            ..Self::of_report(&args.report, Filter::new(&args.report))
         }
+    }
+
+    /// From the command line of `ingest`.
+    #[must_use]
+    pub fn of_ingest(args: &IngestArgs) -> Self {
+        let input = match args.file.as_os_str() == "-" {
+            true => "standard input".to_owned(),
+            false => args.file.to_string_lossy().into_owned(),
+        };
+        Self {
+            input: Some(input),
+            ..Self::of_report(&args.report, Filter::elsewhere(&args.report))
+        }
+    }
+
+    fn of_report(args: &ReportArgs, filter: Filter) -> Self {
+        Self {
+            form: args.output,
+            filter,
+            duration: None,
+            stop_after: args.stop_after.map(u64::from),
+            calls: calls(&args.calls, args.include_async),
+            verbosity: verbosity(args),
+            input: None,
+            command: Vec::new(),
+            options: Options {
+                include_async: args.include_async,
+                ..Options::default()
+            },
+        }
+    }
+}
+
+/// How much to show.
+pub(super) fn verbosity(args: &ReportArgs) -> Verbosity {
+    match (args.quiet, args.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, _) => Verbosity::Verbose,
     }
 }
 

@@ -17,17 +17,17 @@ use super::{
 use crate::{
     cmd::Exit,
     correlate::{Config, Correlator},
-    enrich::{Enricher, machine},
+    enrich::{Enricher, Machine, machine},
     model::{
         Change, ChangeKind, Fact, FactKind, Incident, IncidentId, InodeKey, Lost, MonoTime,
         Release, StorageError, Verdict,
     },
     output::{self, Output, Tone, Verbosity},
     schema::{
-        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, Record, Start, Stop,
-        StopReason, WallTime,
+        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, KernelRecord,
+        Record, Start, Stop, StopReason, WallTime,
     },
-    source::{HookState, HookStatus, Tier},
+    source::{HookState, HookStatus, Origin},
 };
 
 /// Where a trace writes, and what it looks at besides its facts.
@@ -40,8 +40,17 @@ pub struct Io {
     pub tone: Tone,
     /// Adds names to incidents.
     pub enricher: Enricher,
-    /// Reads both clocks.
+    /// Reads both clocks of this machine.
     pub look_at_clocks: fn() -> (MonoTime, WallTime),
+}
+
+/// What time it is in the facts.
+#[derive(Clone, Copy, Debug)]
+enum Now {
+    /// They are on our clocks.
+    Ours(fn() -> (MonoTime, WallTime)),
+    /// As far as they have come. Wall time is what it was when they began, and so much later.
+    OfFacts(MonoTime),
 }
 
 /// So many incidents are remembered as left out.
@@ -55,6 +64,8 @@ const CONSEQUENCES: Duration = Duration::from_secs(1);
 pub(super) struct Session {
     io: Io,
     clock: Clock,
+    now: Now,
+    origin: Option<Origin>,
     correlator: Correlator,
     filter: Filter,
     stop_after: Option<u64>,
@@ -73,11 +84,17 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(plan: &Plan, io: Io) -> Self {
-        let (mono, wall) = (io.look_at_clocks)();
+    /// `origin`: whose facts, if they are not of this kernel and on its clock.
+    pub(super) fn new(plan: &Plan, io: Io, origin: Option<Origin>) -> Self {
+        let ((mono, wall), now) = match &origin {
+            None => ((io.look_at_clocks)(), Now::Ours(io.look_at_clocks)),
+            Some(origin) => (origin.began, Now::OfFacts(origin.began.0)),
+        };
         Self {
             io,
             clock: Clock::new(mono, wall),
+            now,
+            origin,
             correlator: Correlator::new(Config {
                 calls: plan.calls.iter().copied().collect(),
                 include_async: plan.options.include_async,
@@ -101,17 +118,20 @@ impl Session {
     pub(super) fn start(
         &mut self,
         plan: &Plan,
-        tier: Tier,
+        tier: &str,
         hooks: &[HookStatus],
     ) -> io::Result<()> {
-        let machine = machine();
+        let machine = match &self.origin {
+            None => machine(),
+            Some(origin) => machine_of(origin),
+        };
         let start = Start {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             kernel: machine.kernel,
             boot_id: machine.boot_id,
             host: machine.host,
-            tier: tier.name().to_owned(),
+            tier: tier.to_owned(),
             hooks: hooks.iter().map(HookRecord::from).collect(),
             wall_minus_mono_ns: self.clock.offset_now(),
             calls: plan.calls.clone(),
@@ -124,7 +144,10 @@ impl Session {
             }),
         };
         if self.verbosity > Verbosity::Quiet {
-            self.say(&output::started(&start));
+            self.say(&match &plan.input {
+                None => output::started(&start),
+                Some(input) => output::reading(&start, input, self.clock.wall(self.began)),
+            });
         }
         let missing = missing_hooks(hooks);
         if !missing.is_empty() {
@@ -161,7 +184,7 @@ impl Session {
             ));
         }
         self.hooks = hooks.to_vec();
-        let (now, _) = (self.io.look_at_clocks)();
+        let now = self.now();
         let hooks = hooks.iter().map(HookRecord::from).collect();
         self.show(now, Body::Hooks(HooksRecord { hooks }))
     }
@@ -176,11 +199,14 @@ impl Session {
         if facts.is_empty() {
             return Ok(());
         }
-        let (mono, wall) = (self.io.look_at_clocks)();
-        self.clock.observe(mono, wall);
+        if let Now::Ours(look) = self.now {
+            let (mono, wall) = look();
+            self.clock.observe(mono, wall);
+        }
         let mut verdicts = std::mem::take(&mut self.verdicts);
         for fact in facts.drain(..) {
             self.facts += 1;
+            self.reached(Some(fact.at));
             if let FactKind::StorageError(error) = fact.kind {
                 self.storage_errors.push((fact.at, error));
                 continue;
@@ -209,7 +235,7 @@ impl Session {
         if !self.wants_tick() {
             return Ok(());
         }
-        let (now, _) = (self.io.look_at_clocks)();
+        let now = self.now();
         self.show_storage_errors(Some(now))?;
         let due = self.repeats.due(now);
         due.into_iter().try_for_each(|held| self.show_repeat(held))
@@ -246,6 +272,27 @@ impl Session {
             .is_some_and(|enough| self.tally.totals().incidents >= enough)
     }
 
+    fn now(&self) -> MonoTime {
+        match self.now {
+            Now::Ours(look) => look().0,
+            Now::OfFacts(now) => now,
+        }
+    }
+
+    /// Time has come this far in facts that are not on our clock.
+    pub(super) fn reached(&mut self, at: Option<MonoTime>) {
+        if let (Now::OfFacts(now), Some(at)) = (&mut self.now, at) {
+            *now = at.max(*now);
+        }
+    }
+
+    /// Messages of the source.
+    pub(super) fn say_all(&mut self, messages: Vec<String>) {
+        for message in messages {
+            self.say(&output::escape(message.as_bytes()));
+        }
+    }
+
     /// A message on standard error. Nobody to tell if it is closed.
     pub(super) fn say(&mut self, message: &str) {
         let _ = writeln!(self.io.messages, "msync-trace: {message}");
@@ -253,7 +300,7 @@ impl Session {
 
     /// Says what was found, and whether everything was seen.
     pub(super) fn stop(mut self, end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
-        let (now, _) = (self.io.look_at_clocks)();
+        let now = self.now();
         let missing_hooks = missing_hooks(hooks);
         let complete = self.correlator.complete()
             && missing_hooks.is_empty()
@@ -365,6 +412,22 @@ impl Session {
     fn show(&mut self, at: MonoTime, body: Body) -> io::Result<()> {
         let head = Head::at(at, &self.clock);
         self.io.out.show(&Record { head, body })
+    }
+}
+
+/// The machine that the facts are of, as far as they say it.
+fn machine_of(origin: &Origin) -> Machine {
+    match origin.here {
+        true => machine(),
+        false => Machine {
+            kernel: KernelRecord {
+                name: origin.os.clone(),
+                release: origin.release.clone(),
+                machine: String::new(),
+            },
+            boot_id: None,
+            host: None,
+        },
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     output::Tone,
     schema::{Body, Record, WallTime, from_line},
-    source::{HookState, HookStatus, Method, Tier},
+    source::{HookState, HookStatus, Method},
 };
 
 /// Plays batches of facts, then waits forever.
@@ -40,22 +40,23 @@ impl FactSource for Script {
         &self.hooks
     }
 
-    fn tier(&self) -> Tier {
-        Tier::Fentry
+    fn tier(&self) -> &'static str {
+        "fentry"
     }
 
-    async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<(), Broken> {
+    async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<Progress, Broken> {
         match self.batches.pop_front() {
             Some(batch) => {
                 into.extend(batch?);
-                Ok(())
+                Ok(Progress::More)
             }
             None => std::future::pending().await,
         }
     }
 
-    async fn finish(self, into: &mut Vec<Fact>) {
+    async fn finish(self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
         into.extend(self.late);
+        Vec::new()
     }
 
     fn released(&mut self, inode: &InodeKey, why: Release) {

@@ -208,6 +208,8 @@ pub fn kernel_key(key: &InodeKey) -> abi::InodeKey {
     let (uuid, dev) = match key.fs {
         FileSystemId::Uuid(uuid) => (uuid, 0),
         FileSystemId::Device(dev) => ([0; 16], dev),
+        // FreeBSD's: no key of this kernel.
+        FileSystemId::Fsid(_) => ([0; 16], 0),
     };
     abi::InodeKey {
         uuid,

@@ -39,7 +39,8 @@ use self::{
 };
 use crate::{
     model::{Errno, Fact, FactKind, InodeKey, LossCause, Release},
-    source::{FactSource, HookState, HookStatus, Method, Tier},
+    schema::StopReason,
+    source::{FactSource, HookState, HookStatus, Method, Progress, Tier},
 };
 
 /// What is wanted of the tracer.
@@ -591,11 +592,11 @@ impl FactSource for Tracer {
         &self.instance.hooks
     }
 
-    fn tier(&self) -> Tier {
-        self.instance.tier
+    fn tier(&self) -> &'static str {
+        self.instance.tier.name()
     }
 
-    async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<(), TracerError> {
+    async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<Progress, TracerError> {
         let before = into.len();
         self.failed_again.clear();
         loop {
@@ -605,14 +606,14 @@ impl FactSource for Tracer {
             self.follow();
             if self.reload {
                 self.hand_over(into);
-                return Ok(());
+                return Ok(Progress::More);
             }
             if self.following {
                 self.count_losses();
             }
             self.hand_on(into, Order::release);
             if into.len() > before {
-                return Ok(());
+                return Ok(Progress::More);
             }
             if self.order.is_empty() && !self.following && self.polled.is_none() {
                 self.rings.readable().await?;
@@ -635,7 +636,7 @@ impl FactSource for Tracer {
         }
     }
 
-    async fn finish(mut self, into: &mut Vec<Fact>) {
+    async fn finish(mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
         self.count_losses();
         self.count_skipped();
         self.drain();
@@ -643,6 +644,7 @@ impl FactSource for Tracer {
         self.drain();
         self.count_losses();
         self.hand_on(into, Order::release_all);
+        Vec::new()
     }
 
     fn released(&mut self, inode: &InodeKey, why: Release) {
