@@ -31,6 +31,17 @@ inline int S_IFREG = 0100000;
 inline int PF_KTHREAD = 0x200000;
 inline int PG_HEAD = 0x40;
 inline int MS_SYNC = 4;
+/* FALLOC_FL_PUNCH_HOLE, COLLAPSE_RANGE, ZERO_RANGE (include/uapi/linux/falloc.h). */
+inline int GIVES_UP = 0x1a;
+/* EXT4_IO_END_FAILED (fs/ext4/ext4.h). */
+inline int IO_END_FAILED = 2;
+/* BTRFS_ORDERED_DIRECT, IOERR, TRUNCATED (fs/btrfs/ordered-data.h). */
+inline int ORDERED_DIRECT = 0x10;
+inline int ORDERED_IOERR = 0x80;
+inline int ORDERED_TRUNCATED = 0x100;
+/* root_key.objectid in struct btrfs_root, whose leading members are packed. */
+inline int BTRFS_ROOT_ID = 503;
+inline uint64_t BTRFS_MAGIC = 0x9123683e;
 inline uint64_t PAGE = 4096;
 inline uint64_t STRUCT_PAGE = 64;
 inline uint64_t TO_END = 0x7fffffffffffffff;
@@ -48,41 +59,48 @@ inline int TOLD = 8;
 inline int OPENED = 9;
 /* The error is known and its bytes are not yet: only follow the file. */
 inline int FOLLOW = 10;
+/* A sync that succeeded over lost bytes. */
+inline int INCIDENT = 11;
 
-/* The argument: 1 for the line protocol. */
+/* 1 with the argument `facts`. */
 int facts;
 /* 1 from the first failure on. */
 int watching;
 /* Errors of this script: what was seen then is not told. */
 int faults;
 int faults_said;
-/* Lines of a CPU so far. */
+/* Lines of each CPU, which is a stream. */
 uint64_t line_of[int];
-/* Files with failures, by key: the address of the inode, until it leaves memory 1. */
-uint64_t inode_of[uint64_t];
-/* When a hook that knows the bytes saw a failure of this file. */
+/* btrfs: where in struct btrfs_inode the inode is. */
+uint64_t btrfs_vfs;
+
+/* Files with failures, by key: 1. */
+int known[uint64_t];
+/* When a hook that knows the bytes saw a failure of it. */
 uint64_t exact_at[uint64_t];
-/* What is lost of a file, for the readable line: one range around all of it. */
+/* For the readable line: one range around all that is lost, the error, since when. */
 uint64_t lost_from[uint64_t];
 uint64_t lost_to[uint64_t];
 uint64_t lost_since[uint64_t];
 int lost_errno[uint64_t];
-/* When anybody was told, and when this open file was, by key and file. */
+/* When somebody was told; by key and open file, when that was. */
 uint64_t told_any[uint64_t];
 uint64_t told_file[uint64_t];
-/* When this process was last reported, by key and pid. */
+/* By key and process: the failure it was reported for. */
 uint64_t said[uint64_t];
 
-/* The call that a thread is in: which, the file asked for, the range. */
+/* The call that a thread is in: 1 msync, 2 fsync, 3 fdatasync, 4 fallocate; file and range. */
 self int call;
 self uint64_t file;
 self uint64_t from;
 self uint64_t to;
-/* ext4: the folios of this mapping whose write-back ends now are in a bio of this outcome. */
+/* ext4: folios of this mapping whose write-back ends now are in a bio of this outcome. */
 self uint64_t walk_mapping;
 self uint64_t walk_from;
 self uint64_t walk_to;
 self int walk_errno;
+/* ext4: an inode of whose extents none will be converted. */
+self uint64_t unconverted;
 
 this struct inode *i;
 this struct super_block *sb;
@@ -99,6 +117,7 @@ this int what;
 this int errno;
 this int call;
 this int pending;
+this int n;
 this uint64_t from;
 this uint64_t to;
 this uint64_t file;
@@ -106,41 +125,84 @@ this uint64_t page;
 this uint64_t info;
 this uint64_t head;
 this uint64_t last;
+this uint64_t flags;
 this uint64_t *uuid;
+this uint64_t subvol;
 this uint64_t key;
 this uint64_t now;
+this uint64_t began;
+this uint64_t lo;
+this uint64_t hi;
+this uint64_t seen;
 this string path;
-this string told;
+this string w_told;
+this string w_cover;
 
 dtrace:::BEGIN
 {
 	facts = $$1 == "facts" ? 1 : 0;
 	watching = 0;
+	faults = 0;
+	faults_said = 0;
+	btrfs_vfs = 0;
 }
 
 dtrace:::BEGIN
-/facts/
+/facts != 0/
 {
-	line_of[cpu] = 1;
+	line_of[cpu]++;
 	@lines[cpu] = count();
-	printf("mst1\t%d\t1\t%d\tstart\tos=%S\trelease=%S\tscript=%S\tpage=%d\twall_ns=%d\twindow_ns=%d\t.\n",
-	    cpu, timestamp, "Linux", stringof(((struct uts_namespace *)&`init_uts_ns)->name.release), "1", PAGE, walltimestamp,
-	    2000000000);
+	printf("mst1\t%d\t%d\t%d\tstart\tos=Linux\trelease=%S\tscript=1\tpage=4096\twall_ns=%d\twindow_ns=2000000000\t.\n",
+	    cpu, line_of[cpu], timestamp,
+	    stringof(((struct uts_namespace *)&`init_uts_ns)->name.release), walltimestamp);
 }
 
 dtrace:::BEGIN
-/!facts/
+/facts == 0/
 {
-	printf("%-20s %7s %-15s %-9s %-16s %-8s %8s %-19s %-7s %s\n", "TIME", "PID", "EXECNAME",
-	    "CALL", "DEVICE", "TOLD", "INODE", "BYTES", "ERRNO", "FILE");
+	printf("%-20s %6s %-18s %-9s %-9s %-7s %-7s %-7s %12s %10s %10s %s %s\n", "TIME", "PID",
+	    "COMM", "CALL", "ERR", "STATE", "TOLD", "COVER", "OFFSET", "LENGTH", "INODE", "DEVICE",
+	    "FILE");
 }
 
 profile:::tick-1s
-/facts/
+/facts != 0/
 {
 	line_of[cpu]++;
 	@lines[cpu] = count();
 	printf("mst1\t%d\t%d\t%d\ttick\t.\n", cpu, line_of[cpu], timestamp);
+}
+
+/* There is no room on the stack for more: the next tick or the end says it. */
+dtrace:::ERROR
+{
+	faults++;
+}
+
+profile:::tick-1s,
+dtrace:::END
+/facts != 0 && faults != faults_said/
+{
+	line_of[cpu]++;
+	@lines[cpu] = count();
+	printf("mst1\t%d\t%d\t%d\tlost\tcause=probe_error\tcount=%d\t.\n", cpu, line_of[cpu],
+	    timestamp, faults - faults_said);
+	faults_said = faults;
+}
+
+dtrace:::END
+/facts != 0/
+{
+	printa("mst1\t-\t0\t0\tlines\tstream=%d\tcount=%@d\t.\n", @lines);
+	printf("mst1\t-\t0\t%d\tstop\t.\n", timestamp);
+}
+
+dtrace:::END
+/facts == 0/
+{
+	printf("%s\n", faults != 0 ?
+	    "incomplete: an error in this script hid something, see standard error" :
+	    "no error in this script; drops are said on standard error");
 }
 
 /* ---- ext4 ------------------------------------------------------------------------------------ */
@@ -182,7 +244,7 @@ fbt::ext4_finish_bio:entry
 }
 
 fbt::ext4_finish_bio:entry
-/(watching || this->bio->bi_status != 0) && this->bio->bi_vcnt > 0/
+/(watching != 0 || this->bio->bi_status != 0) && this->bio->bi_vcnt > 0/
 {
 	this->v = this->bio->bi_io_vec;
 	this->page = (uint64_t)this->v->bv_page + this->v->bv_offset / PAGE * STRUCT_PAGE;
@@ -202,16 +264,18 @@ fbt::ext4_finish_bio:entry
 	this->to = (this->folio->index + (this->page - this->head) / STRUCT_PAGE + 1) * PAGE;
 	this->last = this->folio->index * PAGE;
 	this->i = this->m != NULL ? this->m->host : NULL;
-	this->what = this->bio->bi_status != 0 ? FAILED : WROTE;
+	this->what = this->bio->bi_status != 0 ? FAILED :
+	    self->unconverted != 0 && self->unconverted == (uint64_t)this->i ? 0 : WROTE;
 	this->errno = this->bio->bi_status != 0 && this->m != NULL ? this->m->wb_err & 0xfff : 0;
-	this->page = (this->bio->bi_vcnt > 0 ? this->v[0].bv_len : 0) +
-	    (this->bio->bi_vcnt > 1 ? this->v[1].bv_len : 0) +
-	    (this->bio->bi_vcnt > 2 ? this->v[2].bv_len : 0) +
-	    (this->bio->bi_vcnt > 3 ? this->v[3].bv_len : 0) +
-	    (this->bio->bi_vcnt > 4 ? this->v[4].bv_len : 0) +
-	    (this->bio->bi_vcnt > 5 ? this->v[5].bv_len : 0) +
-	    (this->bio->bi_vcnt > 6 ? this->v[6].bv_len : 0) +
-	    (this->bio->bi_vcnt > 7 ? this->v[7].bv_len : 0);
+	this->n = this->bio->bi_vcnt;
+	this->page = this->v[0].bv_len +
+	    (this->n > 1 ? this->v[1].bv_len : 0) +
+	    (this->n > 2 ? this->v[2].bv_len : 0) +
+	    (this->n > 3 ? this->v[3].bv_len : 0) +
+	    (this->n > 4 ? this->v[4].bv_len : 0) +
+	    (this->n > 5 ? this->v[5].bv_len : 0) +
+	    (this->n > 6 ? this->v[6].bv_len : 0) +
+	    (this->n > 7 ? this->v[7].bv_len : 0);
 	self->walk_mapping = 0;
 }
 
@@ -225,6 +289,27 @@ fbt::ext4_finish_bio:entry
 	this->from = this->last > this->from ? this->last : this->from;
 }
 
+/*
+ * ext4_end_io_end(ext4_io_end_t *io_end), 6.18 and later: blocks that were never written before.
+ * If one of its writes failed, none of its extents will be converted, and all of it reads as zeros.
+ * Members of struct ext4_io_end and ext4_io_end_vec are read at their offsets, which are the same
+ * from 6.12 to 7.2: a machine without ext4 does not know their names.
+ */
+fbt::ext4_end_io_end:entry
+{
+	this->flags = *(uint32_t *)(arg0 + 40);
+	this->i = (this->flags & IO_END_FAILED) != 0 ? *(struct inode **)(arg0 + 24) : NULL;
+	this->what = FAILED;
+	this->errno = this->i != NULL ? this->i->i_mapping->wb_err & 0xfff : 0;
+	self->unconverted = (uint64_t)this->i;
+	this->head = *(uint64_t *)(arg0 + 48);
+	this->from = *(uint64_t *)(this->head + 16) / PAGE * PAGE;
+	this->last = *(uint64_t *)(arg0 + 56);
+	this->to = (*(uint64_t *)(this->last + 16) + *(uint64_t *)(this->last + 24) + PAGE - 1) /
+	    PAGE * PAGE;
+	this->what = this->head != arg0 + 48 && this->from < this->to && this->errno != 0 ? FAILED : 0;
+}
+
 /* folio_end_writeback(struct folio *folio), all kernels. */
 fbt::folio_end_writeback:entry
 {
@@ -233,7 +318,7 @@ fbt::folio_end_writeback:entry
 }
 
 fbt::folio_end_writeback:entry
-/watching && self->walk_mapping != 0/
+/watching != 0 && self->walk_mapping != 0/
 {
 	this->folio = (struct folio *)arg0;
 	this->m = this->folio->mapping;
@@ -248,6 +333,115 @@ fbt::folio_end_writeback:entry
 	this->what = this->errno != 0 ? FAILED : WROTE;
 }
 
+/* ---- XFS and all others that write through iomap ----------------------------------------------- */
+
+/*
+ * iomap_finish_ioend(struct iomap_ioend *ioend, int error) up to 6.12, later
+ * iomap_finish_ioend_buffered (6.18) or iomap_finish_ioend_buffered_write (7.2), whose error is
+ * ioend->io_error, twelve bytes after io_size; older kernels have no such member. In 7.2
+ * iomap_finish_ioend only counts the parts of an ioend, so there it must not be believed.
+ */
+fbt::iomap_finish_ioend:entry
+{
+	this->errno = -(int)arg1;
+}
+
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry
+{
+	this->errno = -*(int *)(arg0 + offsetof(struct iomap_ioend, io_size) + 12);
+}
+
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry
+{
+	this->ioend = (struct iomap_ioend *)arg0;
+	this->i = (watching != 0 || this->errno != 0) ? this->ioend->io_inode : NULL;
+	this->what = this->errno != 0 ? FAILED : WROTE;
+	this->from = this->ioend->io_offset / PAGE * PAGE;
+	this->to = (this->ioend->io_offset + this->ioend->io_size + PAGE - 1) / PAGE * PAGE;
+}
+
+/* ---- btrfs ----------------------------------------------------------------------------------- */
+
+/*
+ * btrfs_finish_ordered_extent(const struct btrfs_inode *inode, u64 start, u64 len, bool uptodate),
+ * 6.12 and later: a bio ended. btrfs_ordered_extent_remove(const struct btrfs_inode *inode, const
+ * struct btrfs_ordered_extent *ordered), all kernels: what counts, for one bad block loses the
+ * whole extent; it comes a little later, from a worker. The extent begins with file_offset and
+ * num_bytes; truncated_len and flags are at 56 and 64 from 6.12 to 7.2.
+ *
+ * Where the inode is in struct btrfs_inode differs; there i_mapping points to i_data beside it.
+ */
+rawtp:::btrfs_finish_ordered_extent
+{
+	this->flags = (arg3 & 0xff) == 0 ? ORDERED_IOERR : 0;
+	this->i = NULL;
+	this->what = 0;
+}
+
+rawtp:::btrfs_ordered_extent_remove
+{
+	this->flags = *(uint64_t *)(arg1 + 64);
+	this->i = NULL;
+	this->what = 0;
+}
+
+rawtp:::btrfs_finish_ordered_extent,
+rawtp:::btrfs_ordered_extent_remove
+/btrfs_vfs == 0 && (this->flags & ORDERED_IOERR) != 0/
+{
+	this->head = arg0 + offsetof(struct inode, i_mapping);
+	this->last = arg0 + offsetof(struct inode, i_data);
+	btrfs_vfs =
+	    *(uint64_t *)(this->head + 328) == this->last + 328 ? 328 :
+	    *(uint64_t *)(this->head + 336) == this->last + 336 ? 336 :
+	    *(uint64_t *)(this->head + 344) == this->last + 344 ? 344 :
+	    *(uint64_t *)(this->head + 352) == this->last + 352 ? 352 :
+	    *(uint64_t *)(this->head + 360) == this->last + 360 ? 360 :
+	    *(uint64_t *)(this->head + 368) == this->last + 368 ? 368 :
+	    *(uint64_t *)(this->head + 376) == this->last + 376 ? 376 :
+	    *(uint64_t *)(this->head + 384) == this->last + 384 ? 384 :
+	    *(uint64_t *)(this->head + 392) == this->last + 392 ? 392 :
+	    *(uint64_t *)(this->head + 400) == this->last + 400 ? 400 :
+	    *(uint64_t *)(this->head + 408) == this->last + 408 ? 408 :
+	    *(uint64_t *)(this->head + 416) == this->last + 416 ? 416 :
+	    *(uint64_t *)(this->head + 424) == this->last + 424 ? 424 :
+	    *(uint64_t *)(this->head + 432) == this->last + 432 ? 432 :
+	    *(uint64_t *)(this->head + 440) == this->last + 440 ? 440 : 0;
+}
+
+rawtp:::btrfs_finish_ordered_extent,
+rawtp:::btrfs_ordered_extent_remove
+/btrfs_vfs != 0 && (watching != 0 || (this->flags & ORDERED_IOERR) != 0)/
+{
+	this->i = (struct inode *)(arg0 + btrfs_vfs);
+	this->errno = this->i->i_mapping->wb_err & 0xfff;
+	this->errno = this->errno != 0 ? this->errno : 5;
+	this->what = (this->flags & (ORDERED_IOERR | ORDERED_DIRECT)) == ORDERED_IOERR ? FAILED :
+	    (this->flags & ORDERED_IOERR) != 0 ? 0 : WROTE;
+	this->errno = this->what == FAILED ? this->errno : 0;
+}
+
+rawtp:::btrfs_finish_ordered_extent
+/this->i != NULL/
+{
+	this->what = this->what == FAILED ? FOLLOW : 0;
+}
+
+rawtp:::btrfs_ordered_extent_remove
+/this->i != NULL/
+{
+	this->from = *(uint64_t *)arg1;
+	this->to = *(uint64_t *)(arg1 + 8);
+	this->to = (this->flags & ORDERED_TRUNCATED) != 0 && *(uint64_t *)(arg1 + 56) < this->to ?
+	    *(uint64_t *)(arg1 + 56) : this->to;
+	this->what = this->to == 0 ? 0 : this->what;
+	this->to = (this->from + this->to + PAGE - 1) / PAGE * PAGE;
+	this->from = this->from / PAGE * PAGE;
+}
+
 /* ---- every filesystem ------------------------------------------------------------------------ */
 
 /*
@@ -257,7 +451,8 @@ fbt::folio_end_writeback:entry
 fbt::__filemap_set_wb_err:entry
 {
 	this->i = ((struct address_space *)arg0)->host;
-	this->what = FAILED;
+	/* btrfs: see there. */
+	this->what = this->i->i_sb->s_magic == BTRFS_MAGIC ? 0 : FAILED;
 	this->errno = -(int)arg1;
 	this->from = 0;
 	this->to = 0;
@@ -267,7 +462,7 @@ fbt::__filemap_set_wb_err:entry
 sdt:::file_check_and_advance_wb_err
 {
 	this->f = (struct file *)args[0];
-	this->i = watching ? this->f->f_mapping->host : NULL;
+	this->i = watching != 0 ? this->f->f_mapping->host : NULL;
 	this->what = TOLD;
 	this->errno = this->f->f_wb_err & 0xfff;
 	this->file = (uint64_t)this->f;
@@ -278,7 +473,7 @@ sdt:::file_check_and_advance_wb_err
 /* security_file_open(struct file *file), all kernels: the file has its inode and its errseq. */
 fbt::security_file_open:entry
 {
-	this->i = watching ? ((struct file *)arg0)->f_mapping->host : NULL;
+	this->i = watching != 0 ? ((struct file *)arg0)->f_mapping->host : NULL;
 	this->what = OPENED;
 	this->errno = 0;
 	this->file = arg0;
@@ -293,7 +488,7 @@ fbt::security_file_open:entry
  */
 fbt::truncate_inode_pages_range:entry
 {
-	this->i = watching ? ((struct address_space *)arg0)->host : NULL;
+	this->i = watching != 0 ? ((struct address_space *)arg0)->host : NULL;
 	this->what = this->i != NULL && (this->i->i_count.counter != 0 || this->i->i_nlink == 0) ?
 	    CUT : 0;
 	this->errno = 0;
@@ -303,16 +498,22 @@ fbt::truncate_inode_pages_range:entry
 }
 
 /* A folio leaves the page cache, or becomes dirty: the first argument is the folio. */
+rawtp:::mm_filemap_delete_from_page_cache
+{
+	this->what = EVICTED;
+}
+
+rawtp:::writeback_dirty_folio
+{
+	this->what = DIRTY;
+}
+
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio
 {
 	this->folio = (struct folio *)arg0;
-	this->m = watching ? this->folio->mapping : NULL;
+	this->m = watching != 0 ? this->folio->mapping : NULL;
 	this->i = this->m != NULL && ((uint64_t)this->m & 3) == 0 ? this->m->host : NULL;
-	this->what = probename == "writeback_dirty_folio" ? DIRTY : EVICTED;
-	this->errno = 0;
-	this->from = 0;
-	this->to = 0;
 }
 
 rawtp:::mm_filemap_delete_from_page_cache,
@@ -328,7 +529,7 @@ rawtp:::writeback_dirty_folio
 /* evict(struct inode *inode), all kernels. */
 fbt::evict:entry
 {
-	this->i = watching ? (struct inode *)arg0 : NULL;
+	this->i = watching != 0 ? (struct inode *)arg0 : NULL;
 	this->what = GONE;
 	this->errno = 0;
 	this->from = 0;
@@ -371,84 +572,154 @@ syscall::fdatasync:entry
 	self->to = TO_END;
 }
 
+syscall::fallocate:entry
+/watching != 0 && (arg1 & GIVES_UP) != 0/
+{
+	self->call = 4;
+	self->file = (uint64_t)curthread->files->fdt->fd[arg0];
+	self->from = (arg2 + PAGE - 1) / PAGE * PAGE;
+	self->to = (arg2 + arg3) / PAGE * PAGE;
+}
+
+syscall::fallocate:return,
 syscall::msync:return,
 syscall::fsync:return,
 syscall::fdatasync:return
 {
 	this->f = (struct file *)self->file;
 	this->i = watching && this->f != NULL ? this->f->f_mapping->host : NULL;
-	this->what = SYNC;
+	this->what = self->call == 0 ? 0 : SYNC;
 	this->call = self->call;
 	this->file = self->file;
 	this->from = self->from;
 	this->to = self->to;
 	this->errno = (int)arg1 < 0 ? errno : 0;
 	this->pending = this->i != NULL && this->f->f_wb_err != this->f->f_mapping->wb_err ? 1 : 0;
+}
+
+/* btrfs finds no page to cut where a failed write has left a hole. */
+syscall::fallocate:return
+{
+	this->what = this->what != 0 && this->errno == 0 && this->from < this->to ? CUT : 0;
+}
+
+syscall::fallocate:return,
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/self->call != 0/
+{
 	self->call = 0;
 	self->file = 0;
 	self->from = 0;
 	self->to = 0;
 }
 
+
 /* ---- which file ------------------------------------------------------------------------------ */
 
 fbt::ext4_end_bio:entry,
+rawtp:::btrfs_finish_ordered_extent,
 fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry,
-fbt::security_file_open:entry,
-fbt::truncate_inode_pages_range:entry,
-fbt::evict:entry,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
-sdt:::file_check_and_advance_wb_err,
+fbt::truncate_inode_pages_range:entry,
+syscall::fallocate:return,
+fbt::evict:entry,
 syscall::msync:return,
 syscall::fsync:return,
-syscall::fdatasync:return
+syscall::fdatasync:return,
+sdt:::file_check_and_advance_wb_err,
+fbt::security_file_open:entry
 /this->i != NULL && this->what != 0/
 {
 	this->sb = this->i->i_sb;
 	this->uuid = (uint64_t *)&this->sb->s_uuid;
+	this->subvol = btrfs_vfs != 0 && this->sb->s_magic == BTRFS_MAGIC ?
+	    *(uint64_t *)(*(uint64_t *)((uint64_t)this->i - btrfs_vfs) + BTRFS_ROOT_ID) : 0;
 	this->key = this->uuid[0] ^ this->uuid[1] ^
 	    ((this->uuid[0] | this->uuid[1]) != 0 ? 0 : this->sb->s_dev) ^
-	    this->i->i_ino * 0x9e3779b97f4a7c15 ^ this->i->i_generation * 0xc2b2ae3d27d4eb4f;
+	    this->subvol * 0x165667b19e3779f9 ^ this->i->i_ino * 0x9e3779b97f4a7c15 ^
+	    this->i->i_generation * 0xc2b2ae3d27d4eb4f;
 	this->now = timestamp;
 	this->what = (this->i->i_mode & S_IFMT) != S_IFREG ? 0 :
-	    this->what == FAILED || this->what == FOLLOW || inode_of[this->key] != 0 ?
-	    this->what : 0;
-	this->what = this->what == FAILED && this->to == 0 &&
-	    this->now - exact_at[this->key] < SAME_FAILURE ? 0 : this->what;
+	    this->what == FAILED || this->what == FOLLOW || known[this->key] != 0 ? this->what : 0;
 }
 
-/* A failure: from here on the file is followed. */
+/* An error whose bytes another hook knows is not told again. */
+fbt::__filemap_set_wb_err:entry
+/this->what == FAILED && this->now - exact_at[this->key] < SAME_FAILURE/
+{
+	this->what = 0;
+}
+
+/* From here on the file is followed. */
 fbt::ext4_end_bio:entry,
+rawtp:::btrfs_finish_ordered_extent,
 fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry
 /this->i != NULL && (this->what == FAILED || this->what == FOLLOW)/
 {
 	watching = 1;
-	inode_of[this->key] = (uint64_t)this->i;
-	exact_at[this->key] = this->what == FOLLOW || this->to != 0 ? this->now : 0;
+	known[this->key] = 1;
 }
 
-/* The path below the root of the filesystem, eight names deep at most. */
+fbt::ext4_end_bio:entry,
+rawtp:::btrfs_finish_ordered_extent,
 fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry
+/this->i != NULL && (this->what == FAILED || this->what == FOLLOW)/
+{
+	exact_at[this->key] = this->now;
+}
+
+/* btrfs: the bytes failed when their bio did, before anybody was told. */
+rawtp:::btrfs_ordered_extent_remove
+/this->i != NULL && this->what == FAILED && this->now - exact_at[this->key] < SAME_FAILURE/
+{
+	this->now = exact_at[this->key];
+}
+
+/* The path below the root of the filesystem, of eight names at most: d_alias comes after d_sib. */
+fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
+fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry,
-fbt::security_file_open:entry,
-fbt::truncate_inode_pages_range:entry,
-fbt::evict:entry,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
-sdt:::file_check_and_advance_wb_err,
+fbt::truncate_inode_pages_range:entry,
+syscall::fallocate:return,
+fbt::evict:entry,
 syscall::msync:return,
 syscall::fsync:return,
-syscall::fdatasync:return
-/this->i != NULL && this->what != 0 && this->what != FOLLOW/
+syscall::fdatasync:return,
+sdt:::file_check_and_advance_wb_err,
+fbt::security_file_open:entry
+/this->i != NULL && this->what != 0/
 {
 	this->d = this->i->i_dentry.first == NULL ? NULL : (struct dentry *)
-	    ((uint64_t)this->i->i_dentry.first - offsetof(struct dentry, d_u));
+	    ((uint64_t)this->i->i_dentry.first - offsetof(struct dentry, d_sib) - 24);
 	this->path = this->d == NULL ? "" : strjoin("/", stringof(this->d->d_name.name));
 	this->p = this->d == NULL ? NULL : this->d->d_parent;
 	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
@@ -460,68 +731,223 @@ syscall::fdatasync:return
 	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
 	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
 	this->p = this->p == NULL ? NULL : this->p->d_parent;
+	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
+	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
+	this->p = this->p == NULL ? NULL : this->p->d_parent;
+	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
+	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
+	this->p = this->p == NULL ? NULL : this->p->d_parent;
+	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
+	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
+	this->p = this->p == NULL ? NULL : this->p->d_parent;
+	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
+	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
+	this->began = curthread->group_leader->start_time;
 }
 
-/* ---- what is said ---------------------------------------------------------------------------- */
+/* ---- one line for each fact: docs/dtrace-protocol.md -------------------------------------------- */
+
+fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
+fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
+fbt::__filemap_set_wb_err:entry,
+rawtp:::mm_filemap_delete_from_page_cache,
+rawtp:::writeback_dirty_folio,
+fbt::truncate_inode_pages_range:entry,
+syscall::fallocate:return,
+fbt::evict:entry,
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return,
+sdt:::file_check_and_advance_wb_err,
+fbt::security_file_open:entry
+/facts != 0 && this->i != NULL && this->what != 0/
+{
+	line_of[cpu]++;
+	@lines[cpu] = count();
+}
+
+fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
+fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
+fbt::__filemap_set_wb_err:entry
+/facts != 0 && this->i != NULL && this->what == FAILED/
+{
+	printf("mst1\t%d\t%d\t%d\tfailed\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\toff=%d\tlen=%d\terrno=%d\tstate=lost\tsubmitted=0\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink,
+	    this->from, this->to - this->from, this->errno,
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+}
 
 fbt::ext4_finish_bio:entry,
 fbt::folio_end_writeback:entry,
-fbt::__filemap_set_wb_err:entry,
-fbt::security_file_open:entry,
-fbt::truncate_inode_pages_range:entry,
-fbt::evict:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
-sdt:::file_check_and_advance_wb_err,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
-/facts && this->i != NULL && this->what != 0 && this->what != FOLLOW/
+fbt::truncate_inode_pages_range:entry,
+syscall::fallocate:return
+/facts != 0 && this->i != NULL && this->what >= WROTE && this->what <= EVICTED/
 {
-	line_of[cpu]++;
-	@lines[cpu] = count();
-	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\toff=%d\tlen=%d\terrno=%d\tstate=lost\tsubmitted=0\tcall=%s\tid=%d\tfile=%d\tpending=%d\tdeleted=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
-	    cpu, line_of[cpu], this->now,
-	    this->what == FAILED ? "failed" : this->what == WROTE ? "wrote" :
-	    this->what == DIRTY ? "dirty" : this->what == CUT ? "cut" :
-	    this->what == EVICTED ? "evicted" : this->what == GONE ? "gone" :
-	    this->what == SYNC ? "sync" : this->what == TOLD ? "told" : "opened",
+	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\toff=%d\tlen=%d\t.\n",
+	    cpu, line_of[cpu], this->now, this->what == WROTE ? "wrote" :
+	    this->what == DIRTY ? "dirty" : this->what == CUT ? "cut" : "evicted",
 	    stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, 0,
-	    stringof(this->sb->s_id), this->path, this->i->i_nlink, this->from, this->to - this->from,
-	    this->errno, this->call == 1 ? "msync" : this->call == 2 ? "fsync" : "fdatasync",
-	    (uint64_t)tid << 40 | (this->now & 0xffffffffff), this->file, this->pending,
-	    this->i->i_nlink == 0 ? 1 : 0,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0,
-	    curthread->group_leader->start_time);
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink,
+	    this->from, this->to - this->from);
 }
 
 fbt::evict:entry
-/this->i != NULL && this->what == GONE/
+/facts != 0 && this->i != NULL && this->what == GONE/
 {
-	inode_of[this->key] = this->i->i_nlink == 0 ? 0 : 1;
+	printf("mst1\t%d\t%d\t%d\tgone\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tdeleted=%d\t.\n",
+	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink,
+	    this->i->i_nlink == 0 ? 1 : 0);
 }
 
-/* Too deep in the kernel's stack for more than this; the next tick or the end says it. */
-dtrace:::ERROR
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/facts != 0 && this->i != NULL && this->what == SYNC/
 {
-	faults++;
+	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink,
+	    this->call == 1 ? "msync" : this->call == 2 ? "fsync" : "fdatasync",
+	    (uint64_t)tid << 40 | (this->now & 0xffffffffff), this->from, this->to - this->from,
+	    this->errno, this->file, this->pending,
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
 }
 
-profile:::tick-1s,
-dtrace:::END
-/facts && faults != faults_said/
+sdt:::file_check_and_advance_wb_err
+/facts != 0 && this->i != NULL && this->what == TOLD/
 {
-	line_of[cpu]++;
-	@lines[cpu] = count();
-	printf("mst1\t%d\t%d\t%d\tlost\tcause=%S\tcount=%d\t.\n", cpu, line_of[cpu], timestamp,
-	    "probe_error", faults - faults_said);
-	faults_said = faults;
+	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink, this->file, this->errno,
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
 }
 
-dtrace:::END
-/facts/
+fbt::security_file_open:entry
+/facts != 0 && this->i != NULL && this->what == OPENED/
 {
-	printa("mst1\t-\t0\t0\tlines\tstream=%d\tcount=%@d\t.\n", @lines);
-	printf("mst1\t-\t0\t%d\tstop\t.\n", timestamp);
+	printf("mst1\t%d\t%d\t%d\topened\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\t.\n",
+	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_nlink, this->file);
+}
+
+/* ---- one line for each incident ------------------------------------------------------------------ */
+
+/* Where it is not known which bytes failed, any of them may be lost. */
+fbt::ext4_finish_bio:entry,
+fbt::ext4_end_io_end:entry,
+fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
+fbt::__filemap_set_wb_err:entry
+/facts == 0 && this->i != NULL && this->what == FAILED/
+{
+	this->to = this->to == 0 ? TO_END : this->to;
+	this->hi = lost_to[this->key];
+	lost_since[this->key] = this->hi == 0 ? this->now : lost_since[this->key];
+	lost_from[this->key] = this->hi == 0 || this->from < lost_from[this->key] ? this->from :
+	    lost_from[this->key];
+	lost_to[this->key] = this->to > this->hi ? this->to : this->hi;
+	lost_errno[this->key] = this->errno;
+}
+
+/* What was written or cut is taken from both ends. */
+fbt::ext4_finish_bio:entry,
+fbt::folio_end_writeback:entry,
+fbt::iomap_finish_ioend:entry,
+fbt::iomap_finish_ioend_buffered:entry,
+fbt::iomap_finish_ioend_buffered_write:entry,
+rawtp:::btrfs_ordered_extent_remove,
+rawtp:::mm_filemap_delete_from_page_cache,
+fbt::truncate_inode_pages_range:entry,
+syscall::fallocate:return
+/facts == 0 && this->i != NULL && (this->what == WROTE || this->what == CUT)/
+{
+	this->lo = lost_from[this->key];
+	this->hi = lost_to[this->key];
+	this->last = this->to >= this->hi && this->from < this->hi ? this->from : this->hi;
+	this->lo = this->from <= this->lo && this->to > this->lo ? this->to : this->lo;
+	lost_from[this->key] = this->lo < this->last ? this->lo : 0;
+	lost_to[this->key] = this->lo < this->last ? this->last : 0;
+}
+
+fbt::evict:entry
+/this->i != NULL && this->what == GONE && this->i->i_nlink == 0/
+{
+	known[this->key] = 0;
+	exact_at[this->key] = 0;
+	lost_from[this->key] = 0;
+	lost_to[this->key] = 0;
+	lost_since[this->key] = 0;
+	lost_errno[this->key] = 0;
+	told_any[this->key] = 0;
+}
+
+sdt:::file_check_and_advance_wb_err
+/facts == 0 && this->i != NULL && this->what == TOLD/
+{
+	told_any[this->key] = this->now;
+	told_file[this->key ^ this->file] = this->now;
+}
+
+fbt::security_file_open:entry
+/facts == 0 && this->i != NULL && this->what == OPENED/
+{
+	told_file[this->key ^ this->file] = 0;
+}
+
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/facts == 0 && this->i != NULL && this->what == SYNC && this->errno == 0 && lost_to[this->key] != 0/
+{
+	this->lo = lost_from[this->key];
+	this->hi = lost_to[this->key];
+	this->seen = lost_since[this->key];
+	this->w_told = this->pending != 0 ? "pending" :
+	    told_file[this->key ^ this->file] >= this->seen ? "caller" :
+	    told_any[this->key] >= this->seen ? "other" : "nobody";
+	this->w_cover = this->from <= this->lo && this->to >= this->hi ? "inside" :
+	    this->from < this->hi && this->to > this->lo ? "partly" : "outside";
+	this->errno = lost_errno[this->key];
+	this->what = said[this->key ^ pid * 0x9e3779b97f4a7c15] == this->seen ? 0 : INCIDENT;
+	said[this->key ^ pid * 0x9e3779b97f4a7c15] = this->seen;
+}
+
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/facts == 0 && this->i != NULL && this->what == INCIDENT/
+{
+	printf("%-20Y %6d %-18S %-9s %-9s %-7s %-7s %-7s %12d %10d %10d %S %S\n",
+	    walltimestamp, pid, execname,
+	    this->call == 1 ? "msync" : this->call == 2 ? "fsync" : "fdatasync",
+	    this->errno == 5 ? "EIO" : this->errno == 28 ? "ENOSPC" : this->errno == 122 ? "EDQUOT" :
+	    lltostr(this->errno), "lost", this->w_told, this->w_cover, this->lo,
+	    this->hi - this->lo, this->i->i_ino, stringof(this->sb->s_id), this->path);
 }

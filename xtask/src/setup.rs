@@ -14,7 +14,10 @@ use clap::Args;
 use crate::{
     paths,
     step::progress,
-    vm::kernels::{self, SERIES},
+    vm::{
+        dtrace,
+        kernels::{self, SERIES},
+    },
 };
 
 /// Find or install what this project needs, and say for each thing why
@@ -27,8 +30,8 @@ pub struct SetupArgs {
     /// Only say what is missing; the exit status is 1 if something is
     #[arg(long)]
     check: bool,
-    /// Also QEMU, virtme-ng and Debian's 5.10, 6.1, 6.12 and 7.2 kernels (2 GB below ~/.cache, or
-    /// $MSYNC_TRACE_VM_CACHE)
+    /// Also QEMU, virtme-ng, Debian's 5.10, 6.1, 6.12 and 7.2 kernels, and DTrace (2 GB below ~/.cache,
+    /// or $MSYNC_TRACE_VM_CACHE)
     #[arg(long)]
     vm: bool,
     /// Also zig, which links programs for FreeBSD (`cargo xtask check-freebsd --build`)
@@ -179,7 +182,11 @@ fn things(group: Group) -> Vec<Box<dyn Thing>> {
         Group::Vm => {
             let kernels = GuestKernels;
             tools
-                .chain([virtme::thing(), Box::new(kernels) as Box<dyn Thing>])
+                .chain([
+                    virtme::thing(),
+                    Box::new(kernels) as Box<dyn Thing>,
+                    Box::new(GuestDtrace),
+                ])
                 .collect()
         }
         Group::Freebsd => tools.chain([zig::thing()]).collect(),
@@ -340,5 +347,30 @@ impl Thing for GuestKernels {
     fn install(&self) -> Result<()> {
         packages::refresh_lists_if_empty()?;
         kernels::fetch_missing(false)
+    }
+}
+
+/// DTrace from Debian's sid, unpacked in the cache.
+struct GuestDtrace;
+
+impl Thing for GuestDtrace {
+    fn name(&self) -> String {
+        "dtrace".to_owned()
+    }
+
+    fn why(&self) -> &str {
+        "runs the D script in guests"
+    }
+
+    fn find(&self) -> Finding {
+        match dtrace::unpacked() {
+            Some(program) => Finding::Found(format!("({})", program.display())),
+            None => Finding::Missing,
+        }
+    }
+
+    fn install(&self) -> Result<()> {
+        packages::refresh_lists_if_empty()?;
+        dtrace::fetch()
     }
 }

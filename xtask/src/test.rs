@@ -20,6 +20,7 @@ use crate::{
     step::{Ending, Step, progress, seconds},
     tally::{CargoTestOutput, ScenarioOutput, Tally},
     vm::{
+        dtrace,
         guest::{GuestCommand, GuestEnding, quote},
         kernels::{self, SERIES},
     },
@@ -65,6 +66,19 @@ const STAGES: [(&str, &str); 8] = [
         "lab fuzz --fs ext4,xfs,btrfs --seed 51 --runs 10 --out /run/failures",
     ),
 ];
+
+/// The same stories told by the D script, with the eBPF programs beside it: those of every kind of
+/// verdict, and none that it cannot see (dtrace/README.md).
+const DTRACE: (&str, &str) = (
+    "dtrace",
+    "scenarios --shared-tool --source ebpf,dtrace --fs ext4,xfs,btrfs --only same_descriptor",
+);
+
+/// What is run in a guest with this kernel.
+fn stages(series: &str) -> Vec<(&'static str, &'static str)> {
+    let dtrace = dtrace::KERNELS.contains(&series).then_some(DTRACE);
+    STAGES.into_iter().chain(dtrace).collect()
+}
 
 /// Run every test: style, units, real losses on this kernel and in virtual machines
 ///
@@ -154,8 +168,8 @@ impl Check {
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
             Self::Guest(series) => {
-                let stages = STAGES.map(|(name, _)| name).join(", ");
-                format!("real losses on Linux {series}: {stages}")
+                let stages: Vec<&str> = stages(series).into_iter().map(|(name, _)| name).collect();
+                format!("real losses on Linux {series}: {}", stages.join(", "))
             }
         }
     }
@@ -354,7 +368,7 @@ impl TestRun<'_> {
         let log = paths::log(&check.name());
         let command = GuestCommand {
             guest,
-            script: &guest_script(),
+            script: &guest_script(series),
             deadline: Duration::from_secs(self.args.vm_timeout * 60),
             memory: "3G",
             processors: self.processors(),
@@ -493,17 +507,17 @@ const STAGE_ENDS: &str = "=== status ";
 
 /// Runs the scenarios stage by stage with the programs built on the host. The first stage comes
 /// before the file systems' modules.
-fn guest_script() -> String {
+fn guest_script(series: &str) -> String {
     let xtask = quote(&paths::release("xtask").to_string_lossy());
     let msync_trace = quote(&paths::release("msync-trace").to_string_lossy());
-    let stages = STAGES.map(|(name, arguments)| {
+    let stages = stages(series).into_iter().map(|(name, arguments)| {
         format!(
             "echo '{STAGE_BEGINS}{name}'\n\
              {xtask} {arguments} --msync-trace {msync_trace}\n\
              echo \"{STAGE_ENDS}$?\"\n"
         )
     });
-    format!("modprobe loop 2>/dev/null\n{}", stages.concat())
+    format!("modprobe loop 2>/dev/null\n{}", stages.collect::<String>())
 }
 
 /// Takes a guest's output apart by stage. A stage that never came is a failure.
@@ -516,7 +530,7 @@ struct StageOutput {
 
 impl StageOutput {
     fn new(series: &str) -> Self {
-        let missing = STAGES.map(|(name, _)| name).to_vec();
+        let missing = stages(series).into_iter().map(|(name, _)| name).collect();
         Self {
             series: series.to_owned(),
             missing,

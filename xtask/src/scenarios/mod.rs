@@ -23,9 +23,11 @@ use anyhow::{Context, Result, bail};
 
 use cases::{Scenario, scenarios};
 use disk::Below;
-use tool::{Report, Running, Tool};
+use tool::{Report, Running, Source, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, StorageClaim, World};
+
+use crate::vm::dtrace;
 
 /// Loses data on purpose on a scratch disk and compares what msync-trace reports with what the
 /// disk has.
@@ -42,6 +44,13 @@ pub struct ScenariosArgs {
     /// How the tool has to attach.
     #[arg(long, default_value = "auto", value_parser = ["auto", "fentry", "kprobe", "tracepoint"])]
     tier: String,
+    /// Where the tool has its facts from: ebpf, dtrace. With both two of it run side by side, and each
+    /// has to say what happened.
+    #[arg(long, value_delimiter = ',', value_parser = ["ebpf", "dtrace"], default_value = "ebpf")]
+    source: Vec<String>,
+    /// With --source dtrace: the dtrace to run, rather than the one that setup --vm unpacked.
+    #[arg(long, value_name = "PATH")]
+    dtrace_path: Option<PathBuf>,
     /// Only scenarios whose name (ext4/same_descriptor) contains one of these.
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     only: Vec<String>,
@@ -116,24 +125,22 @@ impl ScenariosArgs {
         if unsafe { libc::geteuid() } != 0 {
             bail!("scenarios mount file systems: run as root");
         }
-        let tool = (!self.no_tool).then(|| Tool {
-            program: self.msync_trace.clone(),
-            tier: self.tier.clone(),
-        });
-        if let Some(tool) = &tool
-            && !tool.program.exists()
-        {
-            bail!(
-                "{} is missing: build it, or use --no-tool",
-                tool.program.display()
-            );
+        if let Some(reason) = self.no_dtrace() {
+            println!("SKIPPED dtrace: {reason}");
+            println!("0 passed, 0 failed, 1 skipped");
+            return Ok(true);
         }
+        let tools = if self.no_tool {
+            Vec::new()
+        } else {
+            self.tools()?
+        };
         // Before msync-trace starts: it notices modules that come later, which is a story of its own.
         crate::faults::load_modules();
         crate::faults::private_mounts()?;
         let scratch = tempfile::tempdir()?;
-        let mut early = tool
-            .as_ref()
+        let mut early = tools
+            .first()
             .filter(|_| self.modules_later)
             .map(|tool| tool.start_before_modules(&kinds));
         // Before any of them is mounted: what stands behind a disk is a process with the mounts of
@@ -143,7 +150,7 @@ impl ScenariosArgs {
         let mut count = Count::default();
         for group in self.groups(&kinds) {
             let early = early.take();
-            for done in play(&group, &mut volumes, tool.as_ref(), early, self.shared_tool) {
+            for done in play(&group, &mut volumes, &tools, early, self.shared_tool) {
                 count.add(&done);
                 if self.verbose || done.result.is_err() {
                     let lines = done.notes.iter().flat_map(|note| note.lines());
@@ -156,6 +163,39 @@ impl ScenariosArgs {
             count.passed, count.failed, count.skipped
         );
         Ok(count.failed == 0)
+    }
+
+    fn dtrace(&self) -> Option<PathBuf> {
+        self.dtrace_path.clone().or_else(dtrace::unpacked)
+    }
+
+    /// Why the D script cannot run, if it is asked for.
+    fn no_dtrace(&self) -> Option<&'static str> {
+        let wanted = !self.no_tool && self.source.iter().any(|name| name == "dtrace");
+        (wanted && self.dtrace().is_none())
+            .then_some("no dtrace here; `cargo xtask setup --vm` unpacks one")
+    }
+
+    /// The tools that run side by side.
+    fn tools(&self) -> Result<Vec<Tool>> {
+        let program = &self.msync_trace;
+        if !program.exists() {
+            let program = program.display();
+            bail!("{program} is missing: build it, or use --no-tool");
+        }
+        let source = |name: &String| match name.as_str() {
+            "ebpf" => Ok(Source::Ebpf),
+            _ => self.dtrace().map(Source::Dtrace).context("no dtrace"),
+        };
+        let tool = |source| Tool {
+            program: program.clone(),
+            tier: self.tier.clone(),
+            source,
+        };
+        self.source
+            .iter()
+            .map(|name| source(name).map(tool))
+            .collect()
     }
 
     /// The scenarios, file system by file system.
@@ -298,19 +338,23 @@ struct Played {
     took: Duration,
 }
 
-/// Plays scenarios under one msync-trace (`early`, if it runs already): first all of them, with
-/// the disk read after each, then what it reported is held to what the disk said.
+/// Plays scenarios under one msync-trace of each kind (`early`, if it runs already): first all of
+/// them, with the disk read after each, then what each reported is held to what the disk said.
 fn play(
     group: &[Story],
     volumes: &mut Volumes,
-    tool: Option<&Tool>,
+    tools: &[Tool],
     early: Option<Result<Running>>,
     shared: bool,
 ) -> Vec<Done> {
     let begin = Instant::now();
-    let running = early
-        .or_else(|| tool.map(|tool| tool.start(group[0].scenario.flags(shared))))
-        .transpose();
+    let running: Result<Vec<Running>> = match early {
+        Some(early) => early.map(|running| vec![running]),
+        None => {
+            let flags = group[0].scenario.flags(shared);
+            tools.iter().map(|tool| tool.start(flags)).collect()
+        }
+    };
     let mut played = Vec::new();
     for story in group {
         if shared {
@@ -336,19 +380,20 @@ fn play(
             took: begin.elapsed(),
         });
     }
-    let report = running.and_then(|running| running.map(Running::stop).transpose());
+    let reports: Result<Vec<Report>> =
+        running.and_then(|running| running.into_iter().map(Running::stop).collect());
     if let [only] = &mut played[..] {
         only.took = begin.elapsed();
-        if let Ok(Some(report)) = &report {
-            only.notes.push(report.transcript.clone());
-        }
+        let reports = reports.iter().flatten();
+        only.notes
+            .extend(reports.map(|report| report.transcript.clone()));
     }
     let whole = WholeRun::of(&played);
     played
         .into_iter()
         .map(|mut played| {
             let volume = volumes.get(played.story);
-            let result = whole.judge(&mut played, volume, &report);
+            let result = whole.judge_all(&mut played, volume, tools, &reports);
             Done {
                 story: played.story,
                 result,
@@ -380,23 +425,32 @@ impl WholeRun {
         }
     }
 
-    fn judge(
+    fn judge_all(
         &self,
         played: &mut Played,
         volume: Result<&mut Volume>,
-        report: &Result<Option<Report>>,
+        tools: &[Tool],
+        reports: &Result<Vec<Report>>,
     ) -> Result<()> {
-        let losses = match &played.losses {
-            Err(error) => return Err(again(error)),
-            Ok(None) => return Ok(()),
-            Ok(Some(losses)) => losses,
-        };
-        let report = match report {
-            Err(error) => return Err(again(error)),
-            Ok(None) => return Ok(()),
-            Ok(Some(report)) => report,
-        };
+        if let Err(error) = &played.losses {
+            return Err(again(error));
+        }
         let volume = volume?;
+        for (tool, report) in tools.iter().zip(reports.as_ref().map_err(again)?) {
+            let judged = self.judge(played, volume, report);
+            match tools {
+                [_] => judged?,
+                _ => judged.with_context(|| format!("by {}", tool.source.name()))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, played: &mut Played, volume: &mut Volume, report: &Report) -> Result<()> {
+        let losses = match &played.losses {
+            Ok(Some(losses)) => losses,
+            _ => return Ok(()),
+        };
         let folder = volume.path().join(played.story.scenario.name);
         let mut incidents = report.incidents_below(&folder);
         // A server may well be lied to on its own disk, too: that is another story.

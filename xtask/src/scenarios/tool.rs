@@ -31,6 +31,27 @@ pub struct Tool {
     pub program: PathBuf,
     /// `--tier`, unless `auto`.
     pub tier: String,
+    /// Where it has its facts from.
+    pub source: Source,
+}
+
+/// Where the tool has its facts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// eBPF programs.
+    Ebpf,
+    /// The D script, run by this dtrace.
+    Dtrace(PathBuf),
+}
+
+impl Source {
+    /// Its name on command lines.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Dtrace(_) => "dtrace",
+        }
+    }
 }
 
 /// The tool, attached.
@@ -92,6 +113,11 @@ impl Tool {
         command.args(["trace", "-o", "json"]);
         if self.tier != "auto" {
             command.args(["--tier", &self.tier]);
+        }
+        if let Source::Dtrace(program) = &self.source {
+            command
+                .args(["--source", "dtrace", "--dtrace-path"])
+                .arg(program);
         }
         let stderr = tempfile::tempfile()?;
         command

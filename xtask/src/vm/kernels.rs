@@ -177,16 +177,22 @@ pub fn cached() -> Vec<Guest> {
         .collect()
 }
 
-/// Fetches the kernels that the cache lacks; with `refresh`, the newest of every series.
-pub fn fetch_missing(refresh: bool) -> Result<()> {
-    let cache = paths::vm_cache();
-    fs::create_dir_all(&cache)
+/// The VM cache, ours alone until the file is closed.
+pub fn lock_cache(cache: &Path) -> Result<File> {
+    fs::create_dir_all(cache)
         .with_context(|| format!("cannot create the VM cache {}", cache.display()))?;
     let lock = File::create(cache.join("lock"))?;
     if lock.try_lock().is_err() {
         progress("    waiting for another set-up that fills the VM cache");
         lock.lock()?;
     }
+    Ok(lock)
+}
+
+/// Fetches the kernels that the cache lacks; with `refresh`, the newest of every series.
+pub fn fetch_missing(refresh: bool) -> Result<()> {
+    let cache = paths::vm_cache();
+    let _lock = lock_cache(&cache)?;
     let wanted: Vec<&Series> = SERIES
         .iter()
         .filter(|series| refresh || series.cached(&cache).is_none())
@@ -219,12 +225,13 @@ pub fn fetch_missing(refresh: bool) -> Result<()> {
 }
 
 /// Debian's archive through an apt state of our own.
-struct Archive {
+pub struct Archive {
     cache: PathBuf,
 }
 
 impl Archive {
-    fn open(cache: &Path) -> Result<Self> {
+    /// Brings its package lists up to date.
+    pub fn open(cache: &Path) -> Result<Self> {
         let mirrors = Mirrors::find()?;
         let apt = cache.join("apt");
         for folder in ["state/lists/partial", "cache/archives/partial"] {
@@ -246,13 +253,15 @@ impl Archive {
         Ok(archive)
     }
 
-    fn apt(&self, program: &str) -> Command {
+    /// One of apt's programs, in that state.
+    pub fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("APT_CONFIG", self.cache.join("apt/apt.conf"));
         command
     }
 
-    fn step(&self, name: &str, log: &str, command: Command) -> Result<()> {
+    /// Runs a step of the set-up, which must succeed.
+    pub fn step(&self, name: &str, log: &str, command: Command) -> Result<()> {
         let log = paths::log(&format!("setup-{log}"));
         Step::new(name, command, log).must()?;
         Ok(())
@@ -323,7 +332,8 @@ fn make_bootable(folder: &Path, release: &str) -> Result<()> {
     Ok(())
 }
 
-fn remove_folder(folder: &Path) -> Result<()> {
+/// Removes a folder, if it is there.
+pub fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: a command on another kernel, in a virtual machine.
 
+pub mod dtrace;
 pub mod guest;
 pub mod kernels;
 

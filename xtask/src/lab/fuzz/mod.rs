@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::paths;
 use crate::scenarios::disk::Below;
-use crate::scenarios::tool::{Report, Tool};
+use crate::scenarios::tool::{Report, Source, Tool};
 use crate::scenarios::volume::{Kind, Sight, Volume};
 use crate::scenarios::world::Skip;
 use action::{Action, generate};
@@ -107,6 +107,7 @@ impl ToolArgs {
         Ok(Tool {
             program,
             tier: self.tier.clone(),
+            source: Source::Ebpf,
         })
     }
 }
