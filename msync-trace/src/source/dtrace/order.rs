@@ -11,7 +11,9 @@ use super::line::Stream;
 /// So many lines wait for others at most.
 const MOST_WAITING: usize = 65_536;
 /// They take so much memory at most, bytes, about.
-const MOST_MEMORY: usize = 16 << 20;
+const MOST_MEMORY: usize = 32 << 20;
+/// What a line takes beside its bytes: what was read from it, with its strings, bytes, about.
+const PER_LINE: usize = 512;
 /// More streams than this are no CPUs.
 const MOST_STREAMS: usize = 4096;
 
@@ -47,7 +49,7 @@ impl<T> Order<T> {
     pub fn push(&mut self, ts: u64, stream: Stream, size: usize, it: T) -> bool {
         self.reached(ts);
         self.arrivals += 1;
-        let memory = size + size_of::<((u64, Stream, u64), (usize, T))>();
+        let memory = size + PER_LINE;
         self.memory += memory;
         self.waiting
             .insert((ts, stream, self.arrivals), (memory, it));
