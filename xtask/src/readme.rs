@@ -67,8 +67,9 @@ fn run_one(command: &ReadmeCommand, scratch: &Path) -> Result<Tally> {
         Treatment::Interrupted => (&[0, 1, 3], true),
     };
     progress(&format!("    line {line}: {text}"));
-    let in_checkout = text.contains("cargo ") || text.contains("target/");
     let checkout = paths::root();
+    let is_in_checkout = |word: &str| word.contains('/') && checkout.join(word).exists();
+    let in_checkout = text.contains("cargo ") || text.split_whitespace().any(is_in_checkout);
     let mut bash = Command::new(if interrupted { "timeout" } else { "bash" });
     if interrupted {
         bash.args([
