@@ -113,6 +113,7 @@ this struct iomap_ioend *ioend;
 this struct file *f;
 this struct dentry *d;
 this struct dentry *p;
+this struct mount *mt;
 this int what;
 this int errno;
 this int call;
@@ -130,11 +131,11 @@ this uint64_t *uuid;
 this uint64_t subvol;
 this uint64_t key;
 this uint64_t now;
-this uint64_t began;
 this uint64_t lo;
 this uint64_t hi;
 this uint64_t seen;
 this string path;
+this string mnt;
 this string w_told;
 this string w_cover;
 
@@ -697,7 +698,10 @@ rawtp:::btrfs_ordered_extent_remove
 	this->now = exact_at[this->key];
 }
 
-/* The path below the root of the filesystem, of eight names at most: d_alias comes after d_sib. */
+/*
+ * The path below the root of the filesystem, of six names at most; d_alias comes after d_sib. Only
+ * for failures and syncs: each name costs the kernel's verifier time when the script starts.
+ */
 fbt::ext4_finish_bio:entry,
 fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
@@ -706,17 +710,10 @@ fbt::iomap_finish_ioend_buffered:entry,
 fbt::iomap_finish_ioend_buffered_write:entry,
 rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry,
-rawtp:::mm_filemap_delete_from_page_cache,
-rawtp:::writeback_dirty_folio,
-fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return,
-fbt::evict:entry,
 syscall::msync:return,
 syscall::fsync:return,
-syscall::fdatasync:return,
-sdt:::file_check_and_advance_wb_err,
-fbt::security_file_open:entry
-/this->i != NULL && this->what != 0/
+syscall::fdatasync:return
+/this->i != NULL && (this->what == FAILED || this->what == SYNC)/
 {
 	this->d = this->i->i_dentry.first == NULL ? NULL : (struct dentry *)
 	    ((uint64_t)this->i->i_dentry.first - offsetof(struct dentry, d_sib) - 24);
@@ -736,13 +733,80 @@ fbt::security_file_open:entry
 	this->p = this->p == NULL ? NULL : this->p->d_parent;
 	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
 	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->p = this->p == NULL ? NULL : this->p->d_parent;
-	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
-	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->p = this->p == NULL ? NULL : this->p->d_parent;
-	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
-	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->began = curthread->group_leader->start_time;
+}
+
+/*
+ * Where it is mounted: from the mount point up, over the mount points of the mounts above. Eight steps
+ * at most; unknown if they are not enough, or if only a part of the filesystem is mounted there.
+ */
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/this->i != NULL && this->what == SYNC/
+{
+	this->mt = (struct mount *)((uint64_t)this->f->f_path.mnt - offsetof(struct mount, mnt));
+	this->n = this->mt->mnt.mnt_root == this->sb->s_root ? 0 : 2;
+	this->d = this->mt->mnt_mountpoint;
+	this->mt = this->mt->mnt_parent;
+	this->mnt = "";
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d == this->mt->mnt.mnt_root && this->mt->mnt_parent == this->mt ? 2 : this->n;
+	this->mnt = this->n == 2 ? this->mnt : "";
 }
 
 /* ---- one line for each fact: docs/dtrace-protocol.md -------------------------------------------- */
@@ -786,7 +850,7 @@ fbt::__filemap_set_wb_err:entry
 	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
 	    this->i->i_nlink,
 	    this->from, this->to - this->from, this->errno,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 fbt::ext4_finish_bio:entry,
@@ -801,11 +865,11 @@ fbt::truncate_inode_pages_range:entry,
 syscall::fallocate:return
 /facts != 0 && this->i != NULL && this->what >= WROTE && this->what <= EVICTED/
 {
-	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\toff=%d\tlen=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\toff=%d\tlen=%d\t.\n",
 	    cpu, line_of[cpu], this->now, this->what == WROTE ? "wrote" :
 	    this->what == DIRTY ? "dirty" : this->what == CUT ? "cut" : "evicted",
 	    stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink,
 	    this->from, this->to - this->from);
 }
@@ -813,9 +877,9 @@ syscall::fallocate:return
 fbt::evict:entry
 /facts != 0 && this->i != NULL && this->what == GONE/
 {
-	printf("mst1\t%d\t%d\t%d\tgone\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tdeleted=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\tgone\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tdeleted=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink,
 	    this->i->i_nlink == 0 ? 1 : 0);
 }
@@ -825,32 +889,32 @@ syscall::fsync:return,
 syscall::fdatasync:return
 /facts != 0 && this->i != NULL && this->what == SYNC/
 {
-	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=%S\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->mnt, this->path,
 	    this->i->i_nlink,
 	    this->call == 1 ? "msync" : this->call == 2 ? "fsync" : "fdatasync",
 	    (uint64_t)tid << 40 | (this->now & 0xffffffffff), this->from, this->to - this->from,
 	    this->errno, this->file, this->pending,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 sdt:::file_check_and_advance_wb_err
 /facts != 0 && this->i != NULL && this->what == TOLD/
 {
-	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink, this->file, this->errno,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 fbt::security_file_open:entry
 /facts != 0 && this->i != NULL && this->what == OPENED/
 {
-	printf("mst1\t%d\t%d\t%d\topened\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\topened\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tfile=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink, this->file);
 }
 
