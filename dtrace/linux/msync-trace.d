@@ -59,6 +59,8 @@ inline int TOLD = 8;
 inline int OPENED = 9;
 /* The error is known and its bytes are not yet: only follow the file. */
 inline int FOLLOW = 10;
+/* A file that an msync came to. */
+inline int ASKED = 12;
 /* A sync that succeeded over lost bytes. */
 inline int INCIDENT = 11;
 
@@ -69,6 +71,9 @@ int watching;
 /* Errors of this script: what was seen then is not told. */
 int faults;
 int faults_said;
+/* Files of an msync that were not looked at, because another of them has failures too. */
+int skipped;
+int skipped_said;
 /* Lines of each CPU, which is a stream. */
 uint64_t line_of[int];
 /* btrfs: where in struct btrfs_inode the inode is. */
@@ -94,6 +99,8 @@ self int call;
 self uint64_t file;
 self uint64_t from;
 self uint64_t to;
+/* msync: the file has failures. */
+self int kept;
 /* ext4: folios of this mapping whose write-back ends now are in a bio of this outcome. */
 self uint64_t walk_mapping;
 self uint64_t walk_from;
@@ -145,6 +152,8 @@ dtrace:::BEGIN
 	watching = 0;
 	faults = 0;
 	faults_said = 0;
+	skipped = 0;
+	skipped_said = 0;
 	btrfs_vfs = 0;
 }
 
@@ -191,6 +200,17 @@ dtrace:::END
 	faults_said = faults;
 }
 
+profile:::tick-1s,
+dtrace:::END
+/facts != 0 && skipped != skipped_said/
+{
+	line_of[cpu]++;
+	@lines[cpu] = count();
+	printf("mst1\t%d\t%d\t%d\tlost\tcause=walk_limit\tcount=%d\t.\n", cpu, line_of[cpu],
+	    timestamp, skipped - skipped_said);
+	skipped_said = skipped;
+}
+
 dtrace:::END
 /facts != 0/
 {
@@ -201,7 +221,7 @@ dtrace:::END
 dtrace:::END
 /facts == 0/
 {
-	printf("%s\n", faults != 0 ?
+	printf("%s\n", faults != 0 || skipped != 0 ?
 	    "incomplete: an error in this script hid something, see standard error" :
 	    "no error in this script; drops are said on standard error");
 }
@@ -547,14 +567,14 @@ syscall::msync:entry
 
 /*
  * vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync), all kernels: once for
- * each mapping in the range of an msync.
+ * each mapping in the range of an msync. The result comes at its end only, and there is one place to
+ * remember a file until then: it is for one that has failures, if there is one.
  */
 fbt::vfs_fsync_range:entry
-/self->call == 1/
 {
-	self->from = arg0 == self->file && arg1 == self->to ? self->from : arg1;
-	self->to = arg2 + 1;
-	self->file = arg0;
+	this->f = (struct file *)arg0;
+	this->i = watching != 0 && self->call == 1 ? this->f->f_mapping->host : NULL;
+	this->what = ASKED;
 }
 
 syscall::fsync:entry
@@ -611,6 +631,7 @@ syscall::fdatasync:return
 /self->call != 0/
 {
 	self->call = 0;
+	self->kept = 0;
 	self->file = 0;
 	self->from = 0;
 	self->to = 0;
@@ -634,6 +655,7 @@ rawtp:::writeback_dirty_folio,
 fbt::truncate_inode_pages_range:entry,
 syscall::fallocate:return,
 fbt::evict:entry,
+fbt::vfs_fsync_range:entry,
 syscall::msync:return,
 syscall::fsync:return,
 syscall::fdatasync:return,
@@ -652,6 +674,17 @@ fbt::security_file_open:entry
 	this->now = timestamp;
 	this->what = (this->i->i_mode & S_IFMT) != S_IFREG ? 0 :
 	    this->what == FAILED || this->what == FOLLOW || known[this->key] != 0 ? this->what : 0;
+}
+
+fbt::vfs_fsync_range:entry
+/self->call == 1 && (self->kept == 0 || (this->i != NULL && this->what != 0))/
+{
+	this->n = arg0 == self->file && arg1 == self->to ? 1 : 0;
+	skipped = self->kept != 0 && this->n == 0 ? skipped + 1 : skipped;
+	self->kept = this->i != NULL && this->what != 0 ? 1 : 0;
+	self->from = this->n != 0 ? self->from : arg1;
+	self->to = arg2 + 1;
+	self->file = arg0;
 }
 
 /* An error whose bytes another hook knows is not told again. */
