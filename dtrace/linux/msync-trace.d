@@ -59,6 +59,8 @@ inline int TOLD = 8;
 inline int OPENED = 9;
 /* The error is known and its bytes are not yet: only follow the file. */
 inline int FOLLOW = 10;
+/* A file that an msync came to. */
+inline int ASKED = 12;
 /* A sync that succeeded over lost bytes. */
 inline int INCIDENT = 11;
 
@@ -69,6 +71,9 @@ int watching;
 /* Errors of this script: what was seen then is not told. */
 int faults;
 int faults_said;
+/* Files of an msync that were not looked at, because another of them has failures too. */
+int skipped;
+int skipped_said;
 /* Lines of each CPU, which is a stream. */
 uint64_t line_of[int];
 /* btrfs: where in struct btrfs_inode the inode is. */
@@ -94,6 +99,8 @@ self int call;
 self uint64_t file;
 self uint64_t from;
 self uint64_t to;
+/* msync: the file has failures. */
+self int kept;
 /* ext4: folios of this mapping whose write-back ends now are in a bio of this outcome. */
 self uint64_t walk_mapping;
 self uint64_t walk_from;
@@ -113,6 +120,7 @@ this struct iomap_ioend *ioend;
 this struct file *f;
 this struct dentry *d;
 this struct dentry *p;
+this struct mount *mt;
 this int what;
 this int errno;
 this int call;
@@ -130,11 +138,11 @@ this uint64_t *uuid;
 this uint64_t subvol;
 this uint64_t key;
 this uint64_t now;
-this uint64_t began;
 this uint64_t lo;
 this uint64_t hi;
 this uint64_t seen;
 this string path;
+this string mnt;
 this string w_told;
 this string w_cover;
 
@@ -144,6 +152,8 @@ dtrace:::BEGIN
 	watching = 0;
 	faults = 0;
 	faults_said = 0;
+	skipped = 0;
+	skipped_said = 0;
 	btrfs_vfs = 0;
 }
 
@@ -190,6 +200,17 @@ dtrace:::END
 	faults_said = faults;
 }
 
+profile:::tick-1s,
+dtrace:::END
+/facts != 0 && skipped != skipped_said/
+{
+	line_of[cpu]++;
+	@lines[cpu] = count();
+	printf("mst1\t%d\t%d\t%d\tlost\tcause=walk_limit\tcount=%d\t.\n", cpu, line_of[cpu],
+	    timestamp, skipped - skipped_said);
+	skipped_said = skipped;
+}
+
 dtrace:::END
 /facts != 0/
 {
@@ -200,7 +221,7 @@ dtrace:::END
 dtrace:::END
 /facts == 0/
 {
-	printf("%s\n", faults != 0 ?
+	printf("%s\n", faults != 0 || skipped != 0 ?
 	    "incomplete: an error in this script hid something, see standard error" :
 	    "no error in this script; drops are said on standard error");
 }
@@ -546,14 +567,14 @@ syscall::msync:entry
 
 /*
  * vfs_fsync_range(struct file *file, loff_t start, loff_t end, int datasync), all kernels: once for
- * each mapping in the range of an msync.
+ * each mapping in the range of an msync. The result comes at its end only, and there is one place to
+ * remember a file until then: it is for one that has failures, if there is one.
  */
 fbt::vfs_fsync_range:entry
-/self->call == 1/
 {
-	self->from = arg0 == self->file && arg1 == self->to ? self->from : arg1;
-	self->to = arg2 + 1;
-	self->file = arg0;
+	this->f = (struct file *)arg0;
+	this->i = watching != 0 && self->call == 1 ? this->f->f_mapping->host : NULL;
+	this->what = ASKED;
 }
 
 syscall::fsync:entry
@@ -610,6 +631,7 @@ syscall::fdatasync:return
 /self->call != 0/
 {
 	self->call = 0;
+	self->kept = 0;
 	self->file = 0;
 	self->from = 0;
 	self->to = 0;
@@ -633,6 +655,7 @@ rawtp:::writeback_dirty_folio,
 fbt::truncate_inode_pages_range:entry,
 syscall::fallocate:return,
 fbt::evict:entry,
+fbt::vfs_fsync_range:entry,
 syscall::msync:return,
 syscall::fsync:return,
 syscall::fdatasync:return,
@@ -651,6 +674,17 @@ fbt::security_file_open:entry
 	this->now = timestamp;
 	this->what = (this->i->i_mode & S_IFMT) != S_IFREG ? 0 :
 	    this->what == FAILED || this->what == FOLLOW || known[this->key] != 0 ? this->what : 0;
+}
+
+fbt::vfs_fsync_range:entry
+/self->call == 1 && (self->kept == 0 || (this->i != NULL && this->what != 0))/
+{
+	this->n = arg0 == self->file && arg1 == self->to ? 1 : 0;
+	skipped = self->kept != 0 && this->n == 0 ? skipped + 1 : skipped;
+	self->kept = this->i != NULL && this->what != 0 ? 1 : 0;
+	self->from = this->n != 0 ? self->from : arg1;
+	self->to = arg2 + 1;
+	self->file = arg0;
 }
 
 /* An error whose bytes another hook knows is not told again. */
@@ -697,7 +731,10 @@ rawtp:::btrfs_ordered_extent_remove
 	this->now = exact_at[this->key];
 }
 
-/* The path below the root of the filesystem, of eight names at most: d_alias comes after d_sib. */
+/*
+ * The path below the root of the filesystem, of six names at most; d_alias comes after d_sib. Only
+ * for failures and syncs: each name costs the kernel's verifier time when the script starts.
+ */
 fbt::ext4_finish_bio:entry,
 fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
@@ -706,17 +743,10 @@ fbt::iomap_finish_ioend_buffered:entry,
 fbt::iomap_finish_ioend_buffered_write:entry,
 rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry,
-rawtp:::mm_filemap_delete_from_page_cache,
-rawtp:::writeback_dirty_folio,
-fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return,
-fbt::evict:entry,
 syscall::msync:return,
 syscall::fsync:return,
-syscall::fdatasync:return,
-sdt:::file_check_and_advance_wb_err,
-fbt::security_file_open:entry
-/this->i != NULL && this->what != 0/
+syscall::fdatasync:return
+/this->i != NULL && (this->what == FAILED || this->what == SYNC)/
 {
 	this->d = this->i->i_dentry.first == NULL ? NULL : (struct dentry *)
 	    ((uint64_t)this->i->i_dentry.first - offsetof(struct dentry, d_sib) - 24);
@@ -736,13 +766,80 @@ fbt::security_file_open:entry
 	this->p = this->p == NULL ? NULL : this->p->d_parent;
 	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
 	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->p = this->p == NULL ? NULL : this->p->d_parent;
-	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
-	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->p = this->p == NULL ? NULL : this->p->d_parent;
-	this->path = this->p == NULL || this->p->d_parent == this->p ? this->path :
-	    strjoin("/", strjoin(stringof(this->p->d_name.name), this->path));
-	this->began = curthread->group_leader->start_time;
+}
+
+/*
+ * Where it is mounted: from the mount point up, over the mount points of the mounts above. Eight steps
+ * at most; unknown if they are not enough, or if only a part of the filesystem is mounted there.
+ */
+syscall::msync:return,
+syscall::fsync:return,
+syscall::fdatasync:return
+/this->i != NULL && this->what == SYNC/
+{
+	this->mt = (struct mount *)((uint64_t)this->f->f_path.mnt - offsetof(struct mount, mnt));
+	this->n = this->mt->mnt.mnt_root == this->sb->s_root ? 0 : 2;
+	this->d = this->mt->mnt_mountpoint;
+	this->mt = this->mt->mnt_parent;
+	this->mnt = "";
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d != this->mt->mnt.mnt_root || this->n == 2 ? this->n :
+	    this->mt->mnt_parent == this->mt ? 2 : 1;
+	this->mnt = this->n == 0 ? strjoin("/", strjoin(stringof(this->d->d_name.name), this->mnt)) :
+	    this->mnt;
+	this->d = this->n == 0 ? this->d->d_parent : this->n == 1 ? this->mt->mnt_mountpoint : this->d;
+	this->mt = this->n == 1 ? this->mt->mnt_parent : this->mt;
+	this->n = this->n == 1 ? 0 : this->n;
+	this->n = this->d == this->mt->mnt.mnt_root && this->mt->mnt_parent == this->mt ? 2 : this->n;
+	this->mnt = this->n == 2 ? this->mnt : "";
 }
 
 /* ---- one line for each fact: docs/dtrace-protocol.md -------------------------------------------- */
@@ -786,7 +883,7 @@ fbt::__filemap_set_wb_err:entry
 	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
 	    this->i->i_nlink,
 	    this->from, this->to - this->from, this->errno,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 fbt::ext4_finish_bio:entry,
@@ -801,11 +898,11 @@ fbt::truncate_inode_pages_range:entry,
 syscall::fallocate:return
 /facts != 0 && this->i != NULL && this->what >= WROTE && this->what <= EVICTED/
 {
-	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\toff=%d\tlen=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\toff=%d\tlen=%d\t.\n",
 	    cpu, line_of[cpu], this->now, this->what == WROTE ? "wrote" :
 	    this->what == DIRTY ? "dirty" : this->what == CUT ? "cut" : "evicted",
 	    stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink,
 	    this->from, this->to - this->from);
 }
@@ -813,9 +910,9 @@ syscall::fallocate:return
 fbt::evict:entry
 /facts != 0 && this->i != NULL && this->what == GONE/
 {
-	printf("mst1\t%d\t%d\t%d\tgone\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tdeleted=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\tgone\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tdeleted=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink,
 	    this->i->i_nlink == 0 ? 1 : 0);
 }
@@ -825,32 +922,32 @@ syscall::fsync:return,
 syscall::fdatasync:return
 /facts != 0 && this->i != NULL && this->what == SYNC/
 {
-	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=%S\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->mnt, this->path,
 	    this->i->i_nlink,
 	    this->call == 1 ? "msync" : this->call == 2 ? "fsync" : "fdatasync",
 	    (uint64_t)tid << 40 | (this->now & 0xffffffffff), this->from, this->to - this->from,
 	    this->errno, this->file, this->pending,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 sdt:::file_check_and_advance_wb_err
 /facts != 0 && this->i != NULL && this->what == TOLD/
 {
-	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink, this->file, this->errno,
-	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, this->began);
+	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
 fbt::security_file_open:entry
 /facts != 0 && this->i != NULL && this->what == OPENED/
 {
-	printf("mst1\t%d\t%d\t%d\topened\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=%S\tbelow=1\tnlink=%d\tfile=%d\t.\n",
+	printf("mst1\t%d\t%d\t%d\topened\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tfile=%d\t.\n",
 	    cpu, line_of[cpu], this->now, stringof(this->sb->s_type->name), htonll(this->uuid[0]), htonll(this->uuid[1]),
-	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id), this->path,
+	    this->i->i_ino, this->i->i_generation, this->subvol, stringof(this->sb->s_id),
 	    this->i->i_nlink, this->file);
 }
 
