@@ -71,7 +71,10 @@ const STAGES: [(&str, &str); 8] = [
 /// verdict, and none that it cannot see (dtrace/README.md).
 const DTRACE: (&str, &str) = (
     "dtrace",
-    "scenarios --shared-tool --source ebpf,dtrace --fs ext4,xfs,btrfs --only same_descriptor",
+    "scenarios --shared-tool --source ebpf,dtrace --fs ext4,xfs,btrfs --only \
+     same_descriptor,opened_after_the_error_was_seen,flusher_fails_in_background,\
+     rewritten_before_msync,truncated_before_msync,two_files_one_msync,outside_the_range,\
+     evicted_inode",
 );
 
 /// What is run in a guest with this kernel.
