@@ -298,6 +298,9 @@ fbt::ext4_finish_bio:entry
 	    (this->n > 6 ? this->v[6].bv_len : 0) +
 	    (this->n > 7 ? this->v[7].bv_len : 0);
 	self->walk_mapping = 0;
+	self->walk_from = 0;
+	self->walk_to = 0;
+	self->walk_errno = 0;
 }
 
 fbt::ext4_finish_bio:entry
@@ -329,6 +332,12 @@ fbt::ext4_end_io_end:entry
 	this->to = (*(uint64_t *)(this->last + 16) + *(uint64_t *)(this->last + 24) + PAGE - 1) /
 	    PAGE * PAGE;
 	this->what = this->head != arg0 + 48 && this->from < this->to && this->errno != 0 ? FAILED : 0;
+}
+
+fbt::ext4_end_io_end:return
+/self->unconverted != 0/
+{
+	self->unconverted = 0;
 }
 
 /* folio_end_writeback(struct folio *folio), all kernels. */
