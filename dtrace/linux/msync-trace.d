@@ -35,10 +35,20 @@ inline int MS_SYNC = 4;
 inline int GIVES_UP = 0x1a;
 /* EXT4_IO_END_FAILED (fs/ext4/ext4.h). */
 inline int IO_END_FAILED = 2;
-/* BTRFS_ORDERED_DIRECT, IOERR, TRUNCATED (fs/btrfs/ordered-data.h). */
-inline int ORDERED_DIRECT = 0x10;
-inline int ORDERED_IOERR = 0x80;
-inline int ORDERED_TRUNCATED = 0x100;
+/*
+ * BTRFS_ORDERED_DIRECT, IOERR, TRUNCATED (fs/btrfs/ordered-data.h): seen in 6.12, and in 7.2, which
+ * has them in another order.
+ */
+inline int DIRECT_6 = 0x10;
+inline int IOERR_6 = 0x80;
+inline int TRUNCATED_6 = 0x100;
+inline int DIRECT_7 = 0x1000;
+inline int IOERR_7 = 0x4;
+inline int TRUNCATED_7 = 0x8;
+/* What is made of them. */
+inline int ORDERED_DIRECT = 1;
+inline int ORDERED_IOERR = 2;
+inline int ORDERED_TRUNCATED = 4;
 /* root_key.objectid in struct btrfs_root, whose leading members are packed. */
 inline int BTRFS_ROOT_ID = 503;
 inline uint64_t BTRFS_MAGIC = 0x9123683e;
@@ -76,6 +86,8 @@ int skipped;
 int skipped_said;
 /* Lines of each CPU, which is a stream. */
 uint64_t line_of[int];
+/* 1 on Linux 7. */
+int seven;
 /* btrfs: where in struct btrfs_inode the inode is. */
 uint64_t btrfs_vfs;
 
@@ -149,6 +161,7 @@ this string w_cover;
 dtrace:::BEGIN
 {
 	facts = $$1 == "facts" ? 1 : 0;
+	seven = stringof(((struct uts_namespace *)&`init_uts_ns)->name.release) >= "7" ? 1 : 0;
 	watching = 0;
 	faults = 0;
 	faults_said = 0;
@@ -413,7 +426,11 @@ rawtp:::btrfs_finish_ordered_extent
 
 rawtp:::btrfs_ordered_extent_remove
 {
-	this->flags = *(uint64_t *)(arg1 + 64);
+	this->info = *(uint64_t *)(arg1 + 64);
+	this->flags =
+	    ((this->info & (seven != 0 ? DIRECT_7 : DIRECT_6)) != 0 ? ORDERED_DIRECT : 0) |
+	    ((this->info & (seven != 0 ? IOERR_7 : IOERR_6)) != 0 ? ORDERED_IOERR : 0) |
+	    ((this->info & (seven != 0 ? TRUNCATED_7 : TRUNCATED_6)) != 0 ? ORDERED_TRUNCATED : 0);
 	this->i = NULL;
 	this->what = 0;
 }
@@ -489,9 +506,9 @@ fbt::__filemap_set_wb_err:entry
 }
 
 /* A file is told of an error; only if there is something new to tell. */
-sdt:::file_check_and_advance_wb_err
+rawtp:::file_check_and_advance_wb_err
 {
-	this->f = (struct file *)args[0];
+	this->f = (struct file *)arg0;
 	this->i = watching != 0 ? this->f->f_mapping->host : NULL;
 	this->what = TOLD;
 	this->errno = this->f->f_wb_err & 0xfff;
@@ -668,7 +685,7 @@ fbt::vfs_fsync_range:entry,
 syscall::msync:return,
 syscall::fsync:return,
 syscall::fdatasync:return,
-sdt:::file_check_and_advance_wb_err,
+rawtp:::file_check_and_advance_wb_err,
 fbt::security_file_open:entry
 /this->i != NULL && this->what != 0/
 {
@@ -869,7 +886,7 @@ fbt::evict:entry,
 syscall::msync:return,
 syscall::fsync:return,
 syscall::fdatasync:return,
-sdt:::file_check_and_advance_wb_err,
+rawtp:::file_check_and_advance_wb_err,
 fbt::security_file_open:entry
 /facts != 0 && this->i != NULL && this->what != 0/
 {
@@ -941,7 +958,7 @@ syscall::fdatasync:return
 	    pid, tid, uid, execname, (curthread->flags & PF_KTHREAD) != 0 ? 1 : 0, curthread->group_leader->start_time);
 }
 
-sdt:::file_check_and_advance_wb_err
+rawtp:::file_check_and_advance_wb_err
 /facts != 0 && this->i != NULL && this->what == TOLD/
 {
 	printf("mst1\t%d\t%d\t%d\ttold\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\tfile=%d\terrno=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
@@ -1014,7 +1031,7 @@ fbt::evict:entry
 	told_any[this->key] = 0;
 }
 
-sdt:::file_check_and_advance_wb_err
+rawtp:::file_check_and_advance_wb_err
 /facts == 0 && this->i != NULL && this->what == TOLD/
 {
 	told_any[this->key] = this->now;

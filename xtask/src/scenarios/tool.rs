@@ -18,9 +18,8 @@ use super::volume::{Kind, Volume, kernel_version};
 use super::world::{Claim, Skip, StorageClaim, Told};
 use crate::faults::BLOCK;
 
-/// Attaching takes long under software emulation: dtrace has the kernel verify a program for each
-/// probe, which takes 7.2 three minutes there.
-const START: Duration = Duration::from_secs(400);
+/// Attaching takes long under software emulation.
+const START: Duration = Duration::from_secs(180);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
 const STOP: Duration = Duration::from_secs(30);
