@@ -9,7 +9,10 @@ mod repeats;
 mod session;
 mod tally;
 
-use std::{error::Error as StdError, io, pin::pin, process::ExitStatus};
+use std::{
+    convert::Infallible, error::Error as StdError, io, pin::pin, process::ExitStatus,
+    time::Duration,
+};
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
@@ -108,12 +111,22 @@ where
                     biased;
                     Some(_) = events.recv() => anyhow::bail!("ended before tracing began"),
                     source = Dtrace::start(&options, args.report.verbose > 0) => source,
+                    never = say_that_it_takes_long(args.report.quiet) => match never {},
                 };
                 let source = source.context("cannot trace with dtrace")?;
                 run(source, plan, io(), events).await
             })
         }
     }
+}
+
+/// On Linux the kernel verifies a program for each probe of the script.
+async fn say_that_it_takes_long(quiet: bool) -> Infallible {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    if !quiet {
+        eprintln!("msync-trace: waiting for dtrace to begin");
+    }
+    std::future::pending().await
 }
 
 /// Options that would change nothing are an error: who gave them expects something of them.
@@ -279,7 +292,7 @@ async fn watch<S: FactSource>(
     Ok(end)
 }
 
-async fn after(duration: Option<std::time::Duration>) {
+async fn after(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,

@@ -167,7 +167,7 @@ async fn trace(source: Script, arguments: &[&str], room: Option<usize>) -> Ran {
     if interrupt_later {
         tokio::spawn(async move {
             // Time is paused: this passes when nothing else can happen any more.
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             let _ = sender.send(Event::Interrupt).await;
         });
     }

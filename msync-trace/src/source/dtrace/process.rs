@@ -26,9 +26,9 @@ use crate::{
     source::{FactSource, HookStatus, Origin, Progress},
 };
 
-/// How long dtrace may take to compile the script and to enable its probes: many seconds on a slow
-/// machine.
-const START: Duration = Duration::from_secs(180);
+/// How long dtrace may take to compile the script and to enable its probes: three minutes with Linux
+/// 7.2 under software emulation, whose verifier is slow.
+const START: Duration = Duration::from_secs(600);
 /// How long it may take to end, after each signal: it has to read all buffers and to print the rest.
 const SIGNALS: [(Signal, Duration); 3] = [
     (Signal::INT, Duration::from_secs(10)),
