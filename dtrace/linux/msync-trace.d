@@ -57,6 +57,8 @@ inline uint64_t STRUCT_PAGE = 64;
 inline uint64_t TO_END = 0x7fffffffffffffff;
 /* An error that a hook of its filesystem saw is not told a second time within so many ns. */
 inline uint64_t SAME_FAILURE = 2000000000;
+/* What one bio's end does is done within so many ns. */
+inline uint64_t SAME_BIO = 100000000;
 
 inline int FAILED = 1;
 inline int WROTE = 2;
@@ -415,7 +417,7 @@ fbt::iomap_finish_ioend_buffered_write:entry
  * whole extent; it comes a little later, from a worker. The extent begins with file_offset and
  * num_bytes; truncated_len and flags are at 56 and 64 from 6.12 to 7.2.
  *
- * Where the inode is in struct btrfs_inode differs; there i_mapping points to i_data beside it.
+ * Where the inode is in struct btrfs_inode differs, and is found once; there i_mapping points to i_data beside it.
  */
 rawtp:::btrfs_finish_ordered_extent
 {
@@ -437,7 +439,7 @@ rawtp:::btrfs_ordered_extent_remove
 
 rawtp:::btrfs_finish_ordered_extent,
 rawtp:::btrfs_ordered_extent_remove
-/btrfs_vfs == 0 && (this->flags & ORDERED_IOERR) != 0/
+/btrfs_vfs == 0/
 {
 	this->head = arg0 + offsetof(struct inode, i_mapping);
 	this->last = arg0 + offsetof(struct inode, i_data);
@@ -498,8 +500,8 @@ rawtp:::btrfs_ordered_extent_remove
 fbt::__filemap_set_wb_err:entry
 {
 	this->i = ((struct address_space *)arg0)->host;
-	/* btrfs: see there. */
-	this->what = this->i->i_sb->s_magic == BTRFS_MAGIC ? 0 : FAILED;
+	/* btrfs: comes before those who wait are told, and its bytes are known later. */
+	this->what = this->i->i_sb->s_magic != BTRFS_MAGIC ? FAILED : btrfs_vfs != 0 ? FOLLOW : 0;
 	this->errno = -(int)arg1;
 	this->from = 0;
 	this->to = 0;
@@ -744,10 +746,12 @@ fbt::ext4_end_io_end:entry,
 fbt::folio_end_writeback:entry,
 fbt::iomap_finish_ioend:entry,
 fbt::iomap_finish_ioend_buffered:entry,
-fbt::iomap_finish_ioend_buffered_write:entry
-/this->i != NULL && (this->what == FAILED || this->what == FOLLOW)/
+fbt::iomap_finish_ioend_buffered_write:entry,
+fbt::__filemap_set_wb_err:entry
+/this->i != NULL && (this->what == FOLLOW || (this->what == FAILED && this->to != 0))/
 {
-	exact_at[this->key] = this->now;
+	exact_at[this->key] = this->what == FOLLOW && this->now - exact_at[this->key] < SAME_BIO ?
+	    exact_at[this->key] : this->now;
 }
 
 /* btrfs: the bytes failed when their bio did, before anybody was told. */
@@ -888,7 +892,7 @@ syscall::fsync:return,
 syscall::fdatasync:return,
 rawtp:::file_check_and_advance_wb_err,
 fbt::security_file_open:entry
-/facts != 0 && this->i != NULL && this->what != 0/
+/facts != 0 && this->i != NULL && this->what != 0 && this->what != FOLLOW/
 {
 	line_of[cpu]++;
 	@lines[cpu] = count();
