@@ -13,8 +13,8 @@ use anyhow::{Context, Result, ensure};
 use super::kernels::{Archive, lock_cache, remove_folder};
 use crate::paths;
 
-/// The kernels whose guests run it. Older ones lack what it needs (BTF of modules, fprobes); the
-/// verifier of 7.2 takes three minutes for the script under emulation, longer than `trace` waits.
+/// The kernels whose guests run it. Older ones lack what it needs (BTF of modules, fprobes); on 7.2
+/// programs are preempted, and what the kernel then leaves out nobody counts (dtrace/README.md).
 pub const KERNELS: [&str; 1] = ["6.12"];
 
 /// Below an unpacked package.
