@@ -18,9 +18,8 @@ use super::volume::{Kind, Volume, kernel_version};
 use super::world::{Claim, Skip, StorageClaim, Told};
 use crate::faults::BLOCK;
 
-/// Attaching takes long under software emulation, and dtrace has the kernel verify a program for each
-/// probe: three minutes on 7.2.
-const START: Duration = Duration::from_secs(600);
+/// Attaching takes long under software emulation.
+const START: Duration = Duration::from_secs(180);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
 const STOP: Duration = Duration::from_secs(30);
