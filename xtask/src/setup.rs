@@ -23,8 +23,9 @@ use crate::{
 /// Find or install what this project needs, and say for each thing why
 ///
 /// Without a flag: the eBPF toolchain (a Rust compiler with the source of `core` and `std`, LLVM,
-/// bpf-linker), which `cargo xtask check-freebsd` takes too, and the tools that selftest and the tests use. Safe to repeat; quick when there is
-/// nothing to do. Packages come through apt-get, which needs root.
+/// bpf-linker), which `cargo xtask check-freebsd` takes too, and the tools that selftest and the tests
+/// use. Safe to repeat; quick when there is nothing to do. Packages come through apt-get, which needs
+/// root.
 #[derive(Args)]
 pub struct SetupArgs {
     /// Only say what is missing; the exit status is 1 if something is
