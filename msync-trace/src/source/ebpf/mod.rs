@@ -214,11 +214,16 @@ struct AsyncRings {
     errors: AsyncRing,
     syncs: AsyncRing,
     pages: AsyncRing,
+    /// When the drain began that is not over yet, `CLOCK_MONOTONIC` ns: a ring still holds a record
+    /// that had a place in it then.
+    draining_since: Option<u64>,
 }
 
 struct AsyncRing {
     ring: AsyncFd<aya::maps::RingBuf<aya::maps::MapData>>,
     fill: Fill,
+    /// Up to where places had been taken in it when the drain began.
+    wanted: usize,
 }
 
 impl AsyncRing {
@@ -227,7 +232,16 @@ impl AsyncRing {
         // SAFETY: the ring owns its map's descriptor and is never replaced within the AsyncFd:
         // the descriptor stays open and the same as long as it is registered.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)?;
-        Ok(Self { ring, fill })
+        Ok(Self {
+            ring,
+            fill,
+            wanted: 0,
+        })
+    }
+
+    /// Whether a record is still being filled that had its place when the drain began.
+    fn is_held_up(&self) -> bool {
+        self.fill.read() < self.wanted
     }
 }
 
@@ -237,6 +251,7 @@ impl AsyncRings {
             errors: AsyncRing::new(rings.errors)?,
             syncs: AsyncRing::new(rings.syncs)?,
             pages: AsyncRing::new(rings.pages)?,
+            draining_since: None,
         })
     }
 
@@ -250,18 +265,29 @@ impl AsyncRings {
         Ok(())
     }
 
-    /// Takes all records that are complete; whether these are all that had a place when it began.
-    fn drain(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+    /// Takes records that are complete: all, or while `order` is crowded only what lets time pass,
+    /// so that the other rings fill up and say what they drop. Gives the time of which everything
+    /// that had a place in a ring has been taken, if there is a new one.
+    fn drain(&mut self, order: &mut Order, mut each: impl FnMut(&mut Order, &[u8])) -> Option<u64> {
         let rings = [&mut self.errors, &mut self.syncs, &mut self.pages];
-        let taken = rings.each_ref().map(|ring| ring.fill.taken());
+        let is_new = self.draining_since.is_none();
+        let since = *self.draining_since.get_or_insert_with(now);
         let mut all = true;
-        for (AsyncRing { ring, fill }, taken) in rings.into_iter().zip(taken) {
-            while let Some(item) = ring.get_mut().next() {
-                each(&item);
+        for ring in rings {
+            if is_new {
+                ring.wanted = ring.fill.taken();
             }
-            all &= fill.read() >= taken;
+            while (ring.is_held_up() || !order.is_crowded())
+                && let Some(item) = ring.ring.get_mut().next()
+            {
+                each(order, &item);
+            }
+            all &= !ring.is_held_up();
         }
-        all
+        all.then(|| {
+            self.draining_since = None;
+            since
+        })
     }
 }
 
@@ -303,7 +329,6 @@ impl Tracer {
     /// Empties the rings into the order of times.
     fn drain(&mut self) {
         self.instance.flush_log();
-        let began = now();
         let Self {
             instance,
             rings,
@@ -313,7 +338,7 @@ impl Tracer {
             ..
         } = self;
         let mut bad = 0;
-        let all = rings.drain(|bytes| match decode(bytes) {
+        let drained = rings.drain(order, |order, bytes| match decode(bytes) {
             Some(Record::Module(at, name)) => {
                 *reload |= at.0 >= instance.began && WATCHED_MODULES.contains(&name.as_str());
             }
@@ -323,10 +348,9 @@ impl Tracer {
             }
             None => bad += 1,
         });
-        if all {
-            order.drained(began);
-        } else {
-            debug!("a record is still being filled: those behind it are waited for");
+        match drained {
+            Some(at) => order.drained(at),
+            None => debug!("a record is still being filled: those behind it are waited for"),
         }
         if bad > 0 {
             order.lose(LossCause::BadRecord, bad, now());

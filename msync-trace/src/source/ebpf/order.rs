@@ -23,6 +23,10 @@ const LATE_NS: u64 = 1_000_000_000;
 /// For so long after a ring was full, a failure that has not come is taken for dropped at once, ns.
 const DROPPING_NS: u64 = 10_000_000_000;
 
+/// From so many records that wait, none more are taken than let time pass, and no sync waits for a
+/// failure: an incident without its bytes is better than memory without a limit.
+const CROWDED: usize = 16_384;
+
 /// Records that were taken from the rings and not handed on yet.
 #[derive(Debug, Default)]
 pub struct Order {
@@ -116,7 +120,7 @@ impl Order {
         let dropping = self
             .dropped_at
             .is_some_and(|dropped| self.drained_at.saturating_sub(dropped) < DROPPING_NS);
-        !dropping && self.drained_at.saturating_sub(at) < LATE_NS
+        !self.is_crowded() && !dropping && self.drained_at.saturating_sub(at) < LATE_NS
     }
 
     /// Hands on everything.
@@ -136,6 +140,12 @@ impl Order {
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.next
+    }
+
+    /// Whether too many records wait: see [`CROWDED`].
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.records.len() >= CROWDED
     }
 
     /// Whether nothing waits to be handed on.
@@ -197,10 +207,14 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn failure(at: u64) -> Record {
+        failure_of(11, at)
+    }
+
+    fn failure_of(ino: u64, at: u64) -> Record {
         let mut record = abi::WriteFailed::new_zeroed();
         record.header.kind = abi::KIND_WRITE_FAILED;
         record.header.at = at;
-        record.inode.ino = 11;
+        record.inode.ino = ino;
         record.end = 4096;
         record.errno = 5;
         decode(record.as_bytes()).unwrap()
@@ -261,6 +275,30 @@ mod tests {
             &facts[..],
             [FactKind::WriteFailed(failed), FactKind::SyncReturn(_)] if failed.range.is_some()
         ));
+    }
+
+    /// Its CPU was stopped in a storm.
+    #[test]
+    fn no_sync_waits_while_too_many_records_do() {
+        let mut order = Order::default();
+        order.push(sync(SECOND, 1));
+        for n in 1..CROWDED as u64 {
+            order.push(failure_of(12, SECOND + n));
+        }
+        assert!(order.is_crowded());
+        let facts = released(&mut order, SECOND + 900_000_000);
+        let [
+            FactKind::WriteFailed(failed),
+            FactKind::Lost(lost),
+            FactKind::SyncReturn(_),
+            ..,
+        ] = &facts[..]
+        else {
+            panic!("{:?}", facts.get(..4))
+        };
+        assert_eq!(failed.range, None);
+        assert_eq!((lost.cause, lost.count), (LossCause::RecordLate, 1));
+        assert!(!order.is_crowded());
     }
 
     /// An interrupt came between the time stamp of the sync and its look at the count.
