@@ -90,7 +90,7 @@ impl Default for Limits {
             processes_per_range: 1 << 10,
             told_files_per_inode: 1 << 10,
             recent_syncs_per_inode: 1 << 7,
-            memory: 16 << 20,
+            memory: 12 << 20,
         }
     }
 }

@@ -25,7 +25,7 @@ const DROPPING_NS: u64 = 10_000_000_000;
 
 /// From so many records that wait, none more are taken than let time pass, and no sync waits for a
 /// failure: an incident without its bytes is better than memory without a limit.
-const CROWDED: usize = 16_384;
+const CROWDED: usize = 8_192;
 
 /// Records that were taken from the rings and not handed on yet.
 #[derive(Debug, Default)]
