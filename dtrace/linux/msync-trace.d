@@ -587,8 +587,14 @@ fbt::evict:entry
 
 /* ---- sync calls ------------------------------------------------------------------------------ */
 
-syscall::msync:entry
-/arg2 & MS_SYNC/
+/*
+ * __x64_sys_NAME(const struct pt_regs *regs), all kernels on x86_64: arguments are in di, si, dx, r10;
+ * what is returned is the error, negative. Not the syscall provider: its probes are perf events, which
+ * the kernel skips on a processor where a thread was preempted in a call of bpf(2) on a map
+ * (bpf_disable_instrumentation), and dtrace makes many of those.
+ */
+fbt::__x64_sys_msync:entry
+/((struct pt_regs *)arg0)->dx & MS_SYNC/
 {
 	self->call = 1;
 }
@@ -605,35 +611,35 @@ fbt::vfs_fsync_range:entry
 	this->what = ASKED;
 }
 
-syscall::fsync:entry
+fbt::__x64_sys_fsync:entry
 {
 	self->call = 2;
-	self->file = (uint64_t)curthread->files->fdt->fd[arg0];
+	self->file = (uint64_t)curthread->files->fdt->fd[((struct pt_regs *)arg0)->di];
 	self->from = 0;
 	self->to = TO_END;
 }
 
-syscall::fdatasync:entry
+fbt::__x64_sys_fdatasync:entry
 {
 	self->call = 3;
-	self->file = (uint64_t)curthread->files->fdt->fd[arg0];
+	self->file = (uint64_t)curthread->files->fdt->fd[((struct pt_regs *)arg0)->di];
 	self->from = 0;
 	self->to = TO_END;
 }
 
-syscall::fallocate:entry
-/watching != 0 && (arg1 & GIVES_UP) != 0/
+fbt::__x64_sys_fallocate:entry
+/watching != 0 && (((struct pt_regs *)arg0)->si & GIVES_UP) != 0/
 {
 	self->call = 4;
-	self->file = (uint64_t)curthread->files->fdt->fd[arg0];
-	self->from = (arg2 + PAGE - 1) / PAGE * PAGE;
-	self->to = (arg2 + arg3) / PAGE * PAGE;
+	self->file = (uint64_t)curthread->files->fdt->fd[((struct pt_regs *)arg0)->di];
+	self->from = (((struct pt_regs *)arg0)->dx + PAGE - 1) / PAGE * PAGE;
+	self->to = (((struct pt_regs *)arg0)->dx + ((struct pt_regs *)arg0)->r10) / PAGE * PAGE;
 }
 
-syscall::fallocate:return,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_fallocate:return,
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 {
 	this->f = (struct file *)self->file;
 	this->i = watching && this->f != NULL ? this->f->f_mapping->host : NULL;
@@ -642,20 +648,20 @@ syscall::fdatasync:return
 	this->file = self->file;
 	this->from = self->from;
 	this->to = self->to;
-	this->errno = (int)arg1 < 0 ? errno : 0;
+	this->errno = (int)arg1 < 0 ? -(int)arg1 : 0;
 	this->pending = this->i != NULL && this->f->f_wb_err != this->f->f_mapping->wb_err ? 1 : 0;
 }
 
 /* btrfs finds no page to cut where a failed write has left a hole. */
-syscall::fallocate:return
+fbt::__x64_sys_fallocate:return
 {
 	this->what = this->what != 0 && this->errno == 0 && this->from < this->to ? CUT : 0;
 }
 
-syscall::fallocate:return,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_fallocate:return,
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /self->call != 0/
 {
 	self->call = 0;
@@ -681,12 +687,12 @@ fbt::__filemap_set_wb_err:entry,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
 fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return,
+fbt::__x64_sys_fallocate:return,
 fbt::evict:entry,
 fbt::vfs_fsync_range:entry,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return,
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return,
 rawtp:::file_check_and_advance_wb_err,
 fbt::security_file_open:entry
 /this->i != NULL && this->what != 0/
@@ -773,9 +779,9 @@ fbt::iomap_finish_ioend_buffered:entry,
 fbt::iomap_finish_ioend_buffered_write:entry,
 rawtp:::btrfs_ordered_extent_remove,
 fbt::__filemap_set_wb_err:entry,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /this->i != NULL && (this->what == FAILED || this->what == SYNC)/
 {
 	this->d = this->i->i_dentry.first == NULL ? NULL : (struct dentry *)
@@ -802,9 +808,9 @@ syscall::fdatasync:return
  * Where it is mounted: from the mount point up, over the mount points of the mounts above. Eight steps
  * at most; unknown if they are not enough, or if only a part of the filesystem is mounted there.
  */
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /this->i != NULL && this->what == SYNC/
 {
 	this->mt = (struct mount *)((uint64_t)this->f->f_path.mnt - offsetof(struct mount, mnt));
@@ -885,11 +891,11 @@ fbt::__filemap_set_wb_err:entry,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
 fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return,
+fbt::__x64_sys_fallocate:return,
 fbt::evict:entry,
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return,
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return,
 rawtp:::file_check_and_advance_wb_err,
 fbt::security_file_open:entry
 /facts != 0 && this->i != NULL && this->what != 0 && this->what != FOLLOW/
@@ -925,7 +931,7 @@ rawtp:::btrfs_ordered_extent_remove,
 rawtp:::mm_filemap_delete_from_page_cache,
 rawtp:::writeback_dirty_folio,
 fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return
+fbt::__x64_sys_fallocate:return
 /facts != 0 && this->i != NULL && this->what >= WROTE && this->what <= EVICTED/
 {
 	printf("mst1\t%d\t%d\t%d\t%s\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=\tpath=\tbelow=0\tnlink=%d\toff=%d\tlen=%d\t.\n",
@@ -947,9 +953,9 @@ fbt::evict:entry
 	    this->i->i_nlink == 0 ? 1 : 0);
 }
 
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /facts != 0 && this->i != NULL && this->what == SYNC/
 {
 	printf("mst1\t%d\t%d\t%d\tsync\tfs=%S\tfsid=%016x%016x\tino=%d\tgen=%d\tsubvol=%d\tdev=%S\tmnt=%S\tpath=%S\tbelow=1\tnlink=%d\tcall=%s\tid=%d\toff=%d\tlen=%d\terrno=%d\tfile=%d\tpending=%d\tpid=%d\ttid=%d\tuid=%d\tcomm=%S\tkernel=%d\tbegan=%d\t.\n",
@@ -1012,7 +1018,7 @@ fbt::iomap_finish_ioend_buffered_write:entry,
 rawtp:::btrfs_ordered_extent_remove,
 rawtp:::mm_filemap_delete_from_page_cache,
 fbt::truncate_inode_pages_range:entry,
-syscall::fallocate:return
+fbt::__x64_sys_fallocate:return
 /facts == 0 && this->i != NULL && (this->what == WROTE || this->what == CUT)/
 {
 	this->lo = lost_from[this->key];
@@ -1048,9 +1054,9 @@ fbt::security_file_open:entry
 	told_file[this->key ^ this->file] = 0;
 }
 
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /facts == 0 && this->i != NULL && this->what == SYNC && this->errno == 0 && lost_to[this->key] != 0/
 {
 	this->lo = lost_from[this->key];
@@ -1066,9 +1072,9 @@ syscall::fdatasync:return
 	said[this->key ^ pid * 0x9e3779b97f4a7c15] = this->seen;
 }
 
-syscall::msync:return,
-syscall::fsync:return,
-syscall::fdatasync:return
+fbt::__x64_sys_msync:return,
+fbt::__x64_sys_fsync:return,
+fbt::__x64_sys_fdatasync:return
 /facts == 0 && this->i != NULL && this->what == INCIDENT/
 {
 	printf("%-20Y %6d %-18S %-9s %-9s %-7s %-7s %-7s %12d %10d %10d %S %S\n",

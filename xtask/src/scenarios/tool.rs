@@ -18,8 +18,10 @@ use super::volume::{Kind, Volume, kernel_version};
 use super::world::{Claim, Skip, StorageClaim, Told};
 use crate::faults::BLOCK;
 
-/// Attaching takes long under software emulation.
+/// Attaching takes long under software emulation: the kernel's verifier reads all programs.
 const START: Duration = Duration::from_secs(180);
+/// The D script is ten times as much to read.
+const START_DTRACE: Duration = Duration::from_secs(600);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
 const STOP: Duration = Duration::from_secs(30);
@@ -145,7 +147,11 @@ impl Tool {
             stderr,
             seen: Vec::new(),
         };
-        running.wait_for("start", |_| true)?;
+        let patience = match self.source {
+            Source::Ebpf => START,
+            Source::Dtrace(_) => START_DTRACE,
+        };
+        running.wait_for("start", patience, |_| true)?;
         Ok(running)
     }
 
@@ -171,7 +177,7 @@ impl Tool {
             let module = hook["detail"].as_str().unwrap_or_default();
             hook["state"] == "waits_for_module" && modules.contains(module)
         };
-        running.wait_for("hooks", |record| {
+        running.wait_for("hooks", START, |record| {
             let hooks = record["hooks"].as_array();
             hooks.is_some_and(|hooks| !hooks.iter().any(waits_for_one))
         })?;
@@ -181,8 +187,13 @@ impl Tool {
 
 impl Running {
     /// Reads until there is a record of this type that is as wanted.
-    fn wait_for(&mut self, record_type: &str, wanted: impl Fn(&Value) -> bool) -> Result<()> {
-        let deadline = Instant::now() + START;
+    fn wait_for(
+        &mut self,
+        record_type: &str,
+        patience: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
         let is_it = |line: &[u8]| {
             serde_json::from_slice(line)
                 .is_ok_and(|record: Value| record["type"] == record_type && wanted(&record))

@@ -13,9 +13,8 @@ use anyhow::{Context, Result, ensure};
 use super::kernels::{Archive, lock_cache, remove_folder};
 use crate::paths;
 
-/// The kernels whose guests run it. Older ones lack what it needs (BTF of modules, fprobes); on 7.2
-/// programs are preempted, and what the kernel then leaves out nobody counts (dtrace/README.md).
-pub const KERNELS: [&str; 1] = ["6.12"];
+/// The kernels whose guests run it. Older ones lack what it needs (BTF of modules, fprobes).
+pub const KERNELS: [&str; 2] = ["6.12", "7.2"];
 
 /// Below an unpacked package.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
