@@ -4,8 +4,6 @@ pub mod absent;
 pub mod dtrace;
 #[cfg(target_os = "linux")]
 pub mod ebpf;
-#[cfg(target_os = "linux")]
-mod fdinfo;
 
 use crate::{
     model::{Fact, InodeKey, MonoTime, Release},

@@ -151,11 +151,17 @@ impl Session {
         }
         let missing = missing_hooks(hooks);
         if !missing.is_empty() {
-            let names: Vec<_> = missing.iter().map(|hook| hook.name.as_str()).collect();
+            let what = match &missing[..] {
+                [one] => format!("{}: {}", one.name, one.reason),
+                all => {
+                    let names: Vec<_> = all.iter().map(|hook| hook.name.as_str()).collect();
+                    let names = names.join(", ");
+                    format!("{names} (`msync-trace check --attach` says why)")
+                }
+            };
+            let what = output::escape(what.as_bytes());
             self.say(&format!(
-                "warning: incomplete from the start, hooks are missing: {} \
-                 (`msync-trace check --attach` says why)",
-                output::escape(names.join(", ").as_bytes())
+                "warning: incomplete from the start, hooks are missing: {what}"
             ));
         }
         self.hooks = hooks.to_vec();

@@ -3,7 +3,7 @@
 //! `escaped` reads strings, `line` reads a line, `order` puts lines in order and finds gaps, `facts`
 //! maps them to the words of the model, and `reader` is all of that together: bytes in, facts out,
 //! with neither clock nor input. `saved` feeds it from a file or a pipe, `process` from a dtrace
-//! that it runs; `skipped` counts what the kernel left out of that. The protocol is described in `docs/dtrace-protocol.md`.
+//! that it runs. The protocol is described in `docs/dtrace-protocol.md`.
 
 mod escaped;
 mod facts;
@@ -13,8 +13,6 @@ mod process;
 mod reader;
 mod saved;
 mod script;
-#[cfg(target_os = "linux")]
-mod skipped;
 
 pub use process::{Dtrace, DtraceError, DtraceOptions};
 pub use reader::{Complaint, Reader, Refusal, Taken};

@@ -145,8 +145,7 @@ pub struct Dtrace {
     messages: Vec<String>,
     early: Vec<Fact>,
     origin: Option<Origin>,
-    /// Programs that the kernel had skipped when tracing began.
-    skipped_before: u64,
+    hooks: Vec<HookStatus>,
 }
 
 impl Dtrace {
@@ -181,13 +180,13 @@ impl Dtrace {
             messages: Vec::new(),
             early: Vec::new(),
             origin: None,
-            skipped_before: 0,
+            hooks: Vec::new(),
         };
         match timeout(START, dtrace.begin()).await {
             Ok(begun) => begun?,
             Err(_) => return Err(dtrace.not_started("did not begin".to_owned())),
         }
-        dtrace.skipped_before = dtrace.skipped();
+        dtrace.hooks = dtrace.reader.hooks();
         // On Linux these are our kernel and our clock.
         dtrace.origin = dtrace.reader.origin().cloned().map(|origin| Origin {
             here: true,
@@ -297,19 +296,6 @@ impl Dtrace {
         while let Ok(Came::Lines | Came::Words) = self.advance(into).await {}
     }
 
-    /// Programs of the script that the kernel skipped so far.
-    fn skipped(&self) -> u64 {
-        #[cfg(target_os = "linux")]
-        {
-            self.child.id().map_or(0, super::skipped::skipped)
-        }
-        #[cfg(not(target_os = "linux"))]
-        {
-            // Probes of FreeBSD run with interrupts off: none is skipped.
-            0
-        }
-    }
-
     fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
         if let Some(pid) = pid.and_then(Pid::from_raw) {
@@ -417,7 +403,7 @@ impl FactSource for Dtrace {
     type Error = DtraceError;
 
     fn hooks(&self) -> &[HookStatus] {
-        &[]
+        &self.hooks
     }
 
     fn tier(&self) -> &'static str {
@@ -457,9 +443,6 @@ impl FactSource for Dtrace {
     }
 
     async fn finish(mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
-        // Only as long as it lives.
-        let skipped = self.skipped().saturating_sub(self.skipped_before);
-        self.reader.lose(LossCause::ProgramSkipped, skipped);
         for (signal, patience) in SIGNALS {
             self.signal(signal);
             if timeout(patience, self.read_rest(into)).await.is_ok() {

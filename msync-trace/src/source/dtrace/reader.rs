@@ -9,7 +9,7 @@ use super::{
 use crate::{
     model::{ErrnoNumbers, Fact, FactKind, LossCause, Lost, MonoTime},
     schema::WallTime,
-    source::Origin,
+    source::{HookState, HookStatus, Origin},
 };
 
 /// A batch ends after so many lines, or after a `tick`.
@@ -211,6 +211,25 @@ impl Reader {
             State::Waiting(_) => None,
             State::Running(run) => Some(&run.origin),
         }
+    }
+
+    /// What is known from the start not to be seen.
+    #[must_use]
+    pub(super) fn hooks(&self) -> Vec<HookStatus> {
+        // `dt_cg_tramp_prologue_act` in DTrace 2: its probes share memory of their processor. Those of
+        // FreeBSD run with interrupts off.
+        let leaves_out = self.origin().is_some_and(|origin| origin.os == "Linux");
+        let probes = HookStatus {
+            name: "dtrace.probes",
+            purpose: "every probe of the script, each time",
+            target: "dtrace".to_owned(),
+            state: HookState::Unavailable(
+                "dtrace on Linux leaves out a probe that fires while another one runs on the same \
+                 processor, and does not count it: no all-clear"
+                    .to_owned(),
+            ),
+        };
+        Vec::from_iter(leaves_out.then_some(probes))
     }
 
     /// Version of the script; empty until the start line was read.

@@ -131,6 +131,7 @@ pub struct Saved {
     before: u64,
     /// Facts of the lines around the start line.
     early: Vec<Fact>,
+    hooks: Vec<HookStatus>,
     complaints: Complaints,
     is_over: bool,
     /// When to tell of progress next.
@@ -157,6 +158,7 @@ impl Saved {
             taken: 0,
             before: 0,
             early: Vec::new(),
+            hooks: Vec::new(),
             complaints: Complaints::new(all_complaints),
             is_over: false,
             began,
@@ -166,6 +168,7 @@ impl Saved {
             saved.advance(&mut early).await?;
         }
         saved.early = early;
+        saved.hooks = saved.reader.hooks();
         Ok(saved)
     }
 
@@ -230,7 +233,7 @@ impl FactSource for Saved {
     type Error = SavedError;
 
     fn hooks(&self) -> &[HookStatus] {
-        &[]
+        &self.hooks
     }
 
     fn tier(&self) -> &'static str {

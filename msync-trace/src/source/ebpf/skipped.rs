@@ -7,8 +7,6 @@
 
 use std::{collections::BTreeMap, fs, os::fd::RawFd};
 
-use crate::source::fdinfo::field;
-
 /// What it means when a program is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sees {
@@ -59,6 +57,18 @@ impl Skipped {
         }
         skipped
     }
+}
+
+/// The number behind a name at the beginning of a line.
+fn field(info: &str, name: &str) -> Option<u64> {
+    let value = |line: &str| {
+        line.strip_prefix(name)?
+            .strip_prefix(':')?
+            .trim()
+            .parse()
+            .ok()
+    };
+    info.lines().find_map(value)
 }
 
 #[cfg(test)]
