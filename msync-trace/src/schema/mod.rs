@@ -9,15 +9,21 @@ mod fact;
 mod json;
 mod names;
 mod record;
+mod report;
 mod words;
 
 pub use clock::{Clock, WallTime};
-pub use json::{from_line, is_unprintable, to_line};
+pub use json::{from_line, is_unprintable, to_line, write_report};
 pub use names::{BadSpelling, Name};
 pub use record::{
     Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
     HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
     Stop, StopReason, StorageErrorRecord, Totals,
+};
+pub use report::{
+    Asked, BytesNow, ErrorCount, FileReport, IncidentReport, LossState, REPORT, RangeReport,
+    RecordGap, Report, ReportSummary, ReportType, ReportVersion, RunReport, StorageErrorReport,
+    TimelineEntry, TimelineKind,
 };
 pub use words::{Word, parse_dev, spell_dev};
 
