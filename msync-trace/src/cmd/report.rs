@@ -1,0 +1,3 @@
+//! `msync-trace report`: after the fact, from recorded files, what was lost and who was told.
+
+pub mod time_words;
