@@ -7,11 +7,13 @@ use std::io;
 use crate::schema::Record;
 
 mod escape;
+mod html;
 mod json;
 mod message;
 mod text;
 
 pub use escape::escape;
+pub use html::write_html;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
 pub use text::{Style, Text, Verbosity};
