@@ -6,13 +6,12 @@ use std::io;
 
 use crate::schema::Record;
 
-mod escape;
 mod html;
 mod json;
 mod message;
 mod text;
 
-pub use escape::escape;
+pub use crate::schema::escape;
 pub use html::write_html;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};

@@ -33,7 +33,9 @@ CREATE TABLE runs (
     began_ns INTEGER NOT NULL,      -- kernel time
     began_wall_ns INTEGER NOT NULL,
     wall_minus_mono_ns INTEGER NOT NULL, -- at the beginning; later ones are in clock
-    first_fact INTEGER NOT NULL,    -- facts of this run have this number or a higher one
+    first_fact INTEGER NOT NULL,    -- its facts have these numbers, none if last_fact is less
+    last_fact INTEGER NOT NULL,
+    stored INTEGER NOT NULL,        -- so many things were handed to the record and dealt with
     seen_ns INTEGER NOT NULL,       -- the last sign of life in the record
     seen_wall_ns INTEGER NOT NULL,
     ended_ns INTEGER,
