@@ -18,6 +18,7 @@
 //!
 //! This room does not know where facts come from and shows nothing.
 
+mod ask;
 mod columns;
 mod error;
 mod file;
@@ -30,6 +31,7 @@ mod recorder;
 mod retention;
 mod write;
 
+pub use ask::{Answer, Limits as QuestionLimits, Progress, Question, ask};
 pub use error::StoreError;
 pub use header::RunHeader;
 pub use queue::Dropped;
