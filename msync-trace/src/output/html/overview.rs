@@ -96,12 +96,9 @@ fn lede(page: &mut Markup, context: &Context<'_>) {
     let heard: Vec<String> = told_counts(context.report)
         .into_iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(who, count)| format!("{} {}", told_before(who), spell::digits(count)))
+        .map(|(who, count)| format!("{} ({})", told_before(who), spell::digits(count)))
         .collect();
-    page.text(&format!(
-        "Who had been given the error before: {}.",
-        heard.join(", ")
-    ));
+    page.text(&format!("Told of the error before: {}.", heard.join(", ")));
 }
 
 fn told_counts(report: &Report) -> [(ToldWho, u64); 4] {
@@ -118,8 +115,8 @@ fn told_before(who: ToldWho) -> &'static str {
     match who {
         ToldWho::Nobody => "nobody",
         ToldWho::Other => "somebody else",
-        ToldWho::Caller => "the caller, once",
-        ToldWho::Pending => "the caller will be, next time",
+        ToldWho::Caller => "the same caller, once",
+        ToldWho::Pending => "nobody yet, but the caller's next sync will fail",
     }
 }
 
