@@ -233,17 +233,12 @@ impl Browser {
         fs::read_to_string(self.path("errors")).unwrap_or_default()
     }
 
-    /// The elements that the browser made of a page.
-    fn dom(&self, page: &str) -> String {
-        self.open(page, &["--dump-dom".to_owned()])
-    }
-
     fn screenshot(&self, page: &str, scheme: Scheme) -> Picture {
         let file = self.path("screenshot.png");
         self.open(
             page,
             &[
-                "--window-size=1280,3000".to_owned(),
+                "--window-size=1280,2200".to_owned(),
                 format!("--screenshot={}", file.display()),
                 format!("--blink-settings=preferredColorScheme={}", scheme as u8),
             ],
@@ -272,8 +267,12 @@ impl Picture {
         let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
         let frame = reader.next_frame(&mut bytes).unwrap();
         let mut colours: BTreeMap<[u8; 3], u64> = BTreeMap::new();
-        for pixel in bytes.chunks_exact(frame.color_type.samples()) {
-            *colours.entry([pixel[0], pixel[1], pixel[2]]).or_default() += 1;
+        // In runs of one colour: there are millions of pixels.
+        let pixels: Vec<&[u8]> = bytes.chunks_exact(frame.color_type.samples()).collect();
+        for run in pixels.chunk_by(|a, b| a == b) {
+            *colours
+                .entry([run[0][0], run[0][1], run[0][2]])
+                .or_default() += run.len() as u64;
         }
         Self {
             colours,
@@ -361,35 +360,20 @@ fn hostile_names_are_text_to_a_browser() {
     assert!(!dom.contains("<script") && !dom.contains("<img"));
 }
 
-#[test]
-fn nothing_found_is_a_page_too() {
-    let Some(browser) = Browser::find("html nothing found") else {
-        return;
-    };
-    let dom = browser.dom(&page("nothing"));
-    assert!(dom.contains("Nothing was lost silently"));
-}
-
-/// On paper nothing is folded: with the tables, the report has more pages than its pictures.
+/// On paper nothing is folded: the tables take two pages more than the rest.
 #[test]
 fn a_page_prints_with_everything_open() {
     let Some(browser) = Browser::find("html print") else {
         return;
     };
-    let print = |page: &str| {
-        let file = browser.path("print.pdf");
-        let flag = format!("--print-to-pdf={}", file.display());
-        browser.open(page, &[flag, "--no-pdf-header-footer".to_owned()]);
-        let pdf = fs::read(file).unwrap();
-        assert!(pdf.starts_with(b"%PDF-"));
-        let page = b"/Type /Page\n";
-        pdf.windows(page.len())
-            .filter(|bytes| bytes == page)
-            .count()
-    };
-    let folded = page("database");
-    let unfolded = folded.replace("<details>", "<details open=\"\">");
-    let pages = print(&folded);
-    assert!(pages >= 4, "{pages} pages");
-    assert_eq!(pages, print(&unfolded));
+    let file = browser.path("print.pdf");
+    let flag = format!("--print-to-pdf={}", file.display());
+    let flags = [flag, "--no-pdf-header-footer".to_owned()];
+    browser.open(&page("database"), &flags);
+    let pdf = fs::read(file).unwrap();
+    assert!(pdf.starts_with(b"%PDF-"));
+    let mark = b"/Type /Page\n";
+    let pages = pdf.windows(mark.len()).filter(|bytes| bytes == mark);
+    let pages = pages.count();
+    assert!(pages >= 6, "{pages} pages: are the tables folded?");
 }

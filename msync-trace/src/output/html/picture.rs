@@ -83,7 +83,7 @@ pub(super) fn draw(page: &mut Markup, file: &FileReport, id: &str, context: &Con
         frame.byte_scale(page);
         frame.time_scale(page, context);
         frame.unknown_bytes(page, &extent);
-        bars.iter().for_each(|bar| bar.draw(page));
+        bars.iter().for_each(|bar| bar.draw(page, context));
         frame.cuts(page);
         found.iter().for_each(|mark| frame.reach(page, mark));
         frame.lane_names(page);
@@ -92,7 +92,7 @@ pub(super) fn draw(page: &mut Markup, file: &FileReport, id: &str, context: &Con
     drawn
 }
 
-fn describe(bars: &[Bar], marks: &[Mark]) -> String {
+fn describe(bars: &[Bar<'_>], marks: &[Mark]) -> String {
     let count = |symbol| -> u64 {
         let of = marks.iter().filter(|mark| mark.symbol == symbol);
         of.map(|mark| mark.count).sum()
