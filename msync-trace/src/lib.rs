@@ -12,3 +12,4 @@ pub mod model;
 pub mod output;
 pub mod schema;
 pub mod source;
+pub mod store;

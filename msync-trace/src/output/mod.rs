@@ -6,16 +6,17 @@ use std::io;
 
 use crate::schema::Record;
 
-mod escape;
 mod html;
 mod json;
 mod message;
+mod report;
 mod text;
 
-pub use escape::escape;
+pub use crate::schema::escape;
 pub use html::write_html;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
+pub use report::{ReportStyle, cell, write_csv, write_text};
 pub use text::{Style, Text, Verbosity};
 
 /// Something that shows records, each at once.
