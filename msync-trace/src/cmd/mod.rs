@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod ingest;
+pub mod record;
 pub mod report;
 pub mod selftest;
 pub mod trace;
