@@ -70,7 +70,7 @@ pub(super) fn write_all(page: &mut Markup, context: &Context<'_>) {
         if left_out > 0 {
             let text = format!(
                 "The {} files that lost most. {} more are not on this page: narrow the report with \
-                 --path, --host or --dev, or take --format json or csv.",
+                 --path, --host or --dev, or take --format json --all.",
                 spell::digits(shown as u64),
                 spell::digits(left_out)
             );
@@ -228,7 +228,7 @@ fn ranges(page: &mut Markup, file: &FileReport, id: &str, context: &Context<'_>)
         page.leaf("summary", &[], &heading);
         if left_out > 0 {
             let text = format!(
-                "{} of them are not on this page: take --format json or csv.",
+                "{} of them are not on this page: take --format json --all.",
                 spell::digits(left_out)
             );
             page.leaf("p", &[("class", "note")], &text);

@@ -30,7 +30,7 @@ pub(super) fn write(page: &mut Markup, context: &Context<'_>) {
         if left_out > 0 {
             let text = format!(
                 "The first {} of {} incidents. The rest: narrow the report with --since, --until \
-                 or --path, or take --format json or csv.",
+                 or --path, or take --format csv --all.",
                 spell::digits(shown as u64),
                 spell::digits(report.summary.totals.incidents)
             );

@@ -25,7 +25,7 @@ pub(super) fn write(page: &mut Markup, file: &FileReport, id: &str, context: &Co
         if left_out > 0 {
             let text = format!(
                 "{} of them are not on this page. Narrow the report with --since and --until, or \
-                 take --format json.",
+                 take --format json --all.",
                 spell::digits(left_out)
             );
             page.leaf("p", &[("class", "note")], &text);
