@@ -314,7 +314,10 @@ impl Frame {
             let labels = labels.entry(mark.symbol.lane()).or_default();
             labels.force(x - 8.0, x + 8.0);
         }
-        for mark in marks {
+        // Repeats below what they repeat.
+        let again = |mark: &&Mark| mark.symbol == Symbol::LieAgain;
+        let (below, above): (Vec<&Mark>, Vec<&Mark>) = marks.iter().partition(again);
+        for mark in below.into_iter().chain(above) {
             let (x, y) = (self.time.at(mark.at), self.lane_y(mark.symbol.lane()));
             mark.draw(page, (x, y));
             let text = mark.label();
