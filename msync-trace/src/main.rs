@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Trace(Box::new(cli.trace)))
     {
         Command::Trace(args) => cmd::trace::main(&args, live::attach),
+        Command::Record(args) => cmd::record::main(&args, live::attach),
         Command::Ingest(args) => cmd::ingest::main(&args),
         Command::Report(args) => cmd::report::main(&args),
         Command::Export(args) => cmd::export::main(&args),

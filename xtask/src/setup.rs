@@ -285,6 +285,12 @@ const TOOLS: &[Tool] = &[
         "loads filesystems that are modules",
     ),
     tool(
+        Group::Scenarios,
+        "chromium",
+        "chromium",
+        "opens the pages of reports",
+    ),
+    tool(
         Group::Vm,
         "qemu-system-x86_64",
         "qemu-system-x86",

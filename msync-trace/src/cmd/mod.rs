@@ -3,6 +3,7 @@
 pub mod check;
 pub mod export;
 pub mod ingest;
+pub mod record;
 pub mod report;
 pub mod selftest;
 pub mod trace;

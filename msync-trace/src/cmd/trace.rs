@@ -4,6 +4,7 @@
 mod child;
 pub(super) mod events;
 mod filter;
+mod keeping;
 mod plan;
 mod repeats;
 mod session;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 pub use events::Event;
 pub use filter::Filter;
+pub use keeping::Keeping;
 pub use plan::Plan;
 pub use session::Io;
 
@@ -47,14 +49,16 @@ where
     E: StdError + Send + Sync + 'static,
 {
     log_to_stderr(args.report.quiet, args.report.verbose);
-    try_main(args, attach).unwrap_or_else(|error| {
+    try_main(args, None, attach).unwrap_or_else(|error| {
         complain(&error);
         Exit::Error
     })
 }
 
-fn try_main<S, E>(
+/// Traces, and keeps what it is told to.
+pub(super) fn try_main<S, E>(
     args: &TraceArgs,
+    keeping: Option<Keeping>,
     attach: impl FnOnce(Options) -> Result<S, E>,
 ) -> anyhow::Result<Exit>
 where
@@ -62,7 +66,10 @@ where
     E: StdError + Send + Sync + 'static,
 {
     let plan = Plan::new(args);
-    let io = || standard_streams(&args.report, Enricher::default());
+    let io = Io {
+        keeping,
+        ..standard_streams(&args.report, Enricher::default())
+    };
     match args.source {
         SourceName::Ebpf => {
             let of_dtrace = [
@@ -81,7 +88,7 @@ where
                 let source = attach(plan.options)
                     .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
                 let events = events::watch().context("cannot watch for signals")?;
-                run(source, plan, io(), events).await
+                run(source, plan, io, events).await
             })
         }
         SourceName::Dtrace => {
@@ -114,7 +121,7 @@ where
                     never = say_that_it_takes_long(args.report.quiet) => match never {},
                 };
                 let source = source.context("cannot trace with dtrace")?;
-                run(source, plan, io(), events).await
+                run(source, plan, io, events).await
             })
         }
     }
@@ -168,6 +175,7 @@ pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
         tone: tone(args.color),
         enricher,
         look_at_clocks,
+        keeping: None,
     }
 }
 
@@ -193,7 +201,7 @@ pub async fn run<S: FactSource>(
     session.reached(source.now());
     let messages = source.finish(end.reason, &mut facts).await;
     session.say_all(messages);
-    if end.reason != StopReason::ReaderGone
+    if (end.reason != StopReason::ReaderGone || session.keeps())
         && let Err(error) = session.take(&mut facts, |_, _| {})
     {
         end.reason = End::output(error)?.reason;

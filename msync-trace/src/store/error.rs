@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use crate::schema::escape;
-
 /// Why a record cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -50,7 +48,6 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
         /// Why not.
-        #[source]
         error: io::Error,
     },
     /// SQLite cannot do it.
@@ -61,7 +58,6 @@ pub enum StoreError {
         /// The record.
         path: PathBuf,
         /// Why not.
-        #[source]
         error: rusqlite::Error,
     },
     /// A row says what no msync-trace writes.
@@ -74,8 +70,9 @@ pub enum StoreError {
     },
 }
 
-pub(super) fn spell(path: &std::path::Path) -> String {
-    escape(path.as_os_str().as_encoded_bytes())
+/// Any bytes: whoever shows it makes it safe.
+pub(super) fn spell(path: &std::path::Path) -> std::path::Display<'_> {
+    path.display()
 }
 
 /// Adds to an error what was tried on which file.

@@ -192,6 +192,8 @@ pub(super) struct Queue {
     bytes: usize,
     /// In a transaction that is not over yet.
     in_flight: usize,
+    /// Facts and incidents in it.
+    flying: (u64, u64),
     limit: usize,
     urgent: bool,
     dropped: Dropped,
@@ -205,6 +207,7 @@ impl Queue {
             next: 0,
             bytes: 0,
             in_flight: 0,
+            flying: (0, 0),
             limit,
             urgent: false,
             dropped: Dropped::default(),
@@ -233,6 +236,11 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// Whether nothing waits and nothing is on its way to the disk.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_empty() && self.dropped.is_none() && self.in_flight == 0
     }
 
     /// Whether something in it should not wait.
@@ -274,6 +282,7 @@ impl Queue {
             batch.entries.push(it);
         }
         self.in_flight = batch.bytes;
+        self.flying = batch.counts();
         self.urgent = self.waiting[Rank::Incident as usize].front().is_some();
         batch
     }
@@ -281,11 +290,13 @@ impl Queue {
     /// The batch is on the disk.
     pub(super) fn stored(&mut self) {
         self.in_flight = 0;
+        self.flying = (0, 0);
     }
 
     /// The batch could not be stored and waits again.
     pub(super) fn give_back(&mut self, batch: Batch) {
         self.in_flight = 0;
+        self.flying = (0, 0);
         for it in batch.entries.into_iter().rev() {
             self.bytes += it.entry.size();
             self.waiting[it.entry.rank() as usize].push_front(it);
@@ -293,11 +304,14 @@ impl Queue {
         self.make_room();
     }
 
-    /// Facts and incidents that wait.
+    /// Facts and incidents that are not stored yet.
     pub(super) fn counts(&self) -> (u64, u64) {
         let [facts, _, incidents] = &self.waiting;
         let incidents = incidents.iter().filter(|it| it.entry.is_incident());
-        (facts.len() as u64, incidents.count() as u64)
+        (
+            facts.len() as u64 + self.flying.0,
+            incidents.count() as u64 + self.flying.1,
+        )
     }
 }
 

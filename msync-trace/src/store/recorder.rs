@@ -90,8 +90,10 @@ struct Shared {
 
 struct State {
     queue: Queue,
-    /// No more will come.
+    /// What is there is to be stored now.
     closing: bool,
+    /// No more will come.
+    ending: bool,
     /// The writer gives up what is left.
     give_up: bool,
     ended: bool,
@@ -152,6 +154,7 @@ impl Recorder {
         let state = State {
             queue: Queue::new(memory),
             closing: false,
+            ending: false,
             give_up: false,
             ended: false,
             kept: Kept::default(),
@@ -276,19 +279,33 @@ impl Recorder {
         (kept.facts, kept.incidents)
     }
 
-    /// Stores what is left and closes the record. Goes on for some seconds if the disk refuses.
-    #[must_use]
-    pub fn finish(mut self) -> Kept {
+    /// Waits until all that came is stored. Goes on for some seconds if the disk refuses.
+    ///
+    /// # Errors
+    /// How many facts and incidents still are not.
+    pub fn settle(&mut self) -> Result<(), (u64, u64)> {
         self.flush();
-        let Some(writer) = self.writer.take() else {
-            return Kept::default();
-        };
         let mut state = self.shared.lock();
         state.closing = true;
+        let state = self.patiently(state, |state| {
+            state.ended || (state.queue.is_idle() && !state.trouble)
+        });
+        match state.queue.is_idle() && !state.trouble {
+            true => Ok(()),
+            false => Err(state.queue.counts()),
+        }
+    }
+
+    /// Waits until it is so, as long as the disk makes progress.
+    fn patiently<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        is_so: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'a, State> {
         self.shared.work.notify_one();
         let mut progress = Instant::now();
         let mut before = state.kept;
-        while !state.ended && progress.elapsed() < LAST_ATTEMPTS {
+        while !is_so(&state) && progress.elapsed() < LAST_ATTEMPTS {
             let wait = LAST_ATTEMPTS.saturating_sub(progress.elapsed());
             state = match self.shared.done.wait_timeout(state, wait) {
                 Ok((state, _)) => state,
@@ -299,6 +316,24 @@ impl Recorder {
                 progress = Instant::now();
             }
         }
+        state
+    }
+
+    /// Stores what is left and closes the record. Goes on for some seconds if the disk refuses.
+    #[must_use]
+    pub fn finish(mut self) -> Kept {
+        self.close()
+    }
+
+    fn close(&mut self) -> Kept {
+        self.flush();
+        let Some(writer) = self.writer.take() else {
+            return Kept::default();
+        };
+        let mut state = self.shared.lock();
+        state.closing = true;
+        state.ending = true;
+        let mut state = self.patiently(state, |state| state.ended);
         state.give_up = true;
         let ended = state.ended;
         let kept = state.kept;
@@ -318,6 +353,13 @@ impl Recorder {
             failed: true,
             ..kept
         }
+    }
+}
+
+impl Drop for Recorder {
+    /// A run that is broken off is kept as far as it came.
+    fn drop(&mut self) {
+        let _ = self.close();
     }
 }
 
@@ -374,7 +416,7 @@ impl Writer {
         loop {
             let nothing = state.queue.is_empty() && state.queue.dropped().is_none();
             let idle = nothing && !begins && self.trouble.is_none();
-            if state.give_up || (state.closing && idle) {
+            if state.give_up || (state.ending && idle) {
                 return None;
             }
             let until = match &self.trouble {

@@ -659,7 +659,7 @@ impl Rows<'_> {
                 Bits(others),
                 numbers.map(|(first, _)| first),
                 numbers.map(|(_, last)| last),
-                gap.error
+                escape(gap.error.as_bytes())
             ],
         )
     }

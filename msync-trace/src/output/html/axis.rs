@@ -9,7 +9,7 @@ pub(super) type Span = (i128, i128);
 /// Sections at most: more are harder to read than small marks.
 const MAX_SECTIONS: usize = 6;
 /// A gap is worth a cut if it is so many times longer than what it separates.
-const WORTH: i128 = 8;
+const WORTH: i128 = 4;
 /// The gaps of a set that stand out are so many times longer than the next.
 const STANDS_OUT: i128 = 20;
 

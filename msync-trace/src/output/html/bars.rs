@@ -152,13 +152,13 @@ impl Look {
 
 /// One or more ranges that cannot be told apart at this scale.
 #[derive(Clone, Debug)]
-pub(super) struct Bar {
+pub(super) struct Bar<'a> {
+    first: &'a RangeReport,
     key: Key,
     y: (f64, f64),
     /// How many ranges.
     pub(super) ranges: u64,
     bytes: u64,
-    title: String,
 }
 
 /// Times of a bar, in pixels, and what ended it.
@@ -196,24 +196,24 @@ impl Key {
 }
 
 /// The bars of a file, and how many ranges found no place.
-pub(super) fn of(
-    file: &FileReport,
+pub(super) fn of<'a>(
+    file: &'a FileReport,
     extent: &Extent,
     bytes: &Axis,
     time: &Axis,
     context: &Context<'_>,
-) -> (Vec<Bar>, u64) {
-    let mut groups: BTreeMap<Key, Vec<Bar>> = BTreeMap::new();
+) -> (Vec<Bar<'a>>, u64) {
+    let mut groups: BTreeMap<Key, Vec<Bar<'a>>> = BTreeMap::new();
     for it in &file.ranges {
         let key = Key::of(it, time, context);
         let span = extent.span(it.range);
         let y = (bytes.at(span.0), bytes.at(span.1));
         let bar = Bar {
+            first: it,
             key,
             y: (y.0, y.1.max(y.0 + LEAST)),
             ranges: 1,
             bytes: u64::try_from(span.1 - span.0).unwrap_or(0),
-            title: title(it, context),
         };
         let group = groups.entry(key).or_default();
         match group.last_mut() {
@@ -221,7 +221,7 @@ pub(super) fn of(
             _ => group.push(bar),
         }
     }
-    let mut bars: Vec<Bar> = groups.into_values().flatten().collect();
+    let mut bars: Vec<Bar<'a>> = groups.into_values().flatten().collect();
     bars.sort_by_key(|bar| std::cmp::Reverse(bar.bytes));
     let left_out = bars.iter().skip(MOST).map(|bar| bar.ranges).sum();
     bars.truncate(MOST);
@@ -229,16 +229,22 @@ pub(super) fn of(
     (bars, left_out)
 }
 
-impl Bar {
+impl Bar<'_> {
     fn join(&mut self, other: Self) {
         self.y.1 = self.y.1.max(other.y.1);
         self.ranges += other.ranges;
         self.bytes += other.bytes;
-        self.title = format!(
-            "{}, {}, that cannot be told apart at this scale: see the table",
-            spell::count(self.ranges, "range"),
-            spell::size(self.bytes)
-        );
+    }
+
+    fn title(&self, context: &Context<'_>) -> String {
+        match self.ranges {
+            1 => title(self.first, context),
+            ranges => format!(
+                "{}, {}, that cannot be told apart at this scale: see the table",
+                spell::count(ranges, "range"),
+                spell::size(self.bytes)
+            ),
+        }
     }
 
     /// How it looks, in the order of time.
@@ -265,7 +271,7 @@ impl Bar {
         }
     }
 
-    pub(super) fn draw(&self, page: &mut Markup) {
+    pub(super) fn draw(&self, page: &mut Markup, context: &Context<'_>) {
         let [first, gone, end, last] = [0, 1, 2, 3].map(|at| self.key.pixel(at));
         let (y, height) = (self.y.0, self.y.1 - self.y.0);
         let stretch = |page: &mut Markup, look: Look, from: f64, to: f64| {
@@ -274,7 +280,7 @@ impl Bar {
             }
         };
         page.element("g", &[("role", "img")], |page| {
-            page.leaf("title", &[], &self.title);
+            page.leaf("title", &[], &self.title(context));
             // Of no length at this scale, but it happened.
             let gone = if end - first < 3.0 { first + 3.0 } else { gone };
             stretch(page, self.look_while_lost(), first, gone);

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     output::escape,
-    schema::{FileRecord, FileReport, PathFrom, RangeReport},
+    schema::{FileRecord, FileReport, LossState, PathFrom, RangeReport, WallTime},
 };
 
 /// Rows of a table of ranges.
@@ -70,7 +70,7 @@ pub(super) fn write_all(page: &mut Markup, context: &Context<'_>) {
         if left_out > 0 {
             let text = format!(
                 "The {} files that lost most. {} more are not on this page: narrow the report with \
-                 --path, --host or --dev, or take --format json or csv.",
+                 --path, --host or --dev, or take --format json --all.",
                 spell::digits(shown as u64),
                 spell::digits(left_out)
             );
@@ -119,9 +119,12 @@ fn facts(page: &mut Markup, file: &FileReport) {
     let (fs_type, device) = (escape(fs_type.as_bytes()), escape(device.as_bytes()));
     parts.push(format!("{fs_type} on {device}"));
     parts.push(format!("inode {}", file.file.inode.ino));
-    parts.push(spell::count(file.incidents.len() as u64, "incident"));
+    parts.push(match file.incidents.len() {
+        0 => "no incident".to_owned(),
+        incidents => spell::count(incidents as u64, "incident"),
+    });
     parts.push(match (file.bytes, file.incidents_without_range) {
-        (0, 0) => "nothing lost silently".to_owned(),
+        (0, 0) => "nobody was told a false success".to_owned(),
         (0, _) => "unknown bytes lost".to_owned(),
         (bytes, 0) => format!("{} lost", spell::size(bytes)),
         (bytes, _) => format!("at least {} lost", spell::size(bytes)),
@@ -153,6 +156,14 @@ fn figure(page: &mut Markup, file: &FileReport, id: &str, context: &Context<'_>)
                      of its own.</p>",
                 );
             }
+            if let Some(end) = still_lost_at(file, context) {
+                let end = WallTime(i64::try_from(end).unwrap_or(i64::MAX));
+                let text = format!(
+                    "What is lost at the right edge was still lost when the record ended, at {}.",
+                    spell::second(end, context.zone)
+                );
+                page.leaf("p", &[("class", "note")], &text);
+            }
             if drawn.bars_left_out > 0 {
                 let text = format!(
                     "{} are too many to draw: the smallest are left out.",
@@ -162,6 +173,15 @@ fn figure(page: &mut Markup, file: &FileReport, id: &str, context: &Context<'_>)
             }
         });
     });
+}
+
+/// Up to when it is known that some bytes are lost.
+fn still_lost_at(file: &FileReport, context: &Context<'_>) -> Option<i128> {
+    let lost = file
+        .ranges
+        .iter()
+        .filter(|it| it.state == LossState::Outstanding);
+    lost.map(|it| context.end_of(it.run)).max()
 }
 
 fn legend(page: &mut Markup, drawn: &picture::Drawn) {
@@ -204,11 +224,11 @@ fn ranges(page: &mut Markup, file: &FileReport, id: &str, context: &Context<'_>)
     let count = file.ranges.len() as u64 + file.ranges_left_out;
     let left_out = file.ranges_left_out + file.ranges.len().saturating_sub(RANGE_ROWS) as u64;
     page.element("details", &[], |page| {
-        let heading = format!("Ranges that failed: {}", spell::digits(count));
+        let heading = format!("Ranges that failed ({})", spell::digits(count));
         page.leaf("summary", &[], &heading);
         if left_out > 0 {
             let text = format!(
-                "{} of them are not on this page: take --format json or csv.",
+                "{} of them are not on this page: take --format json --all.",
                 spell::digits(left_out)
             );
             page.leaf("p", &[("class", "note")], &text);

@@ -11,10 +11,10 @@ const COLUMNS: [&str; 8] = [
     "Success returned at",
     "To",
     "Call",
+    "File",
     "Lost",
-    "Error",
     "Told before",
-    "File, and now",
+    "Now",
 ];
 
 /// Writes the list; nothing if there are none.
@@ -30,7 +30,7 @@ pub(super) fn write(page: &mut Markup, context: &Context<'_>) {
         if left_out > 0 {
             let text = format!(
                 "The first {} of {} incidents. The rest: narrow the report with --since, --until \
-                 or --path, or take --format json or csv.",
+                 or --path, or take --format csv --all.",
                 spell::digits(shown as u64),
                 spell::digits(report.summary.totals.incidents)
             );
@@ -97,22 +97,16 @@ fn row(page: &mut Markup, it: &IncidentReport, file: Option<usize>, context: &Co
             page.leaf("span", &[("class", "nowrap")], spell::call(record.call));
             page.leaf("small", &[], &asked_for(it));
         });
-        cell(page, COLUMNS[4], |page| lost(page, it));
-        cell(page, COLUMNS[5], |page| {
-            page.text(&spell::error(record.error));
+        cell(page, COLUMNS[4], |page| {
+            file::link(page, &record.file, file);
         });
+        cell(page, COLUMNS[5], |page| lost(page, it));
         cell(page, COLUMNS[6], |page| {
             let class = format!("told {}", record.told.word());
-            page.leaf(
-                "span",
-                &[("class", &class), ("title", spell::told(record.told))],
-                record.told.word(),
-            );
+            let attributes = [("class", &*class), ("title", spell::told(record.told))];
+            page.leaf("span", &attributes, record.told.word());
         });
-        cell(page, COLUMNS[7], |page| {
-            file::link(page, &record.file, file);
-            page.leaf("small", &[("class", "now")], &now(it));
-        });
+        cell(page, COLUMNS[7], |page| now(page, it));
     });
 }
 
@@ -147,45 +141,38 @@ fn asked_for(it: &IncidentReport) -> String {
 
 fn lost(page: &mut Markup, it: &IncidentReport) {
     let record = &it.record;
-    match (record.evidence, record.bytes) {
-        (Evidence::Page, Some(bytes)) => {
-            page.leaf("span", &[("class", "nowrap")], &spell::size(bytes));
-            let shown = record
-                .ranges
-                .iter()
-                .take(2)
-                .map(|range| spell::range(*range));
-            let mut text = shown.collect::<Vec<_>>().join(", ");
-            if record.ranges.len() > 2 {
-                text.push_str(&format!(
-                    " and {} more",
-                    spell::digits(record.ranges.len() as u64 - 2)
-                ));
-            }
-            page.leaf("small", &[], &text);
-        }
-        _ => {
-            page.text("unknown");
-            page.leaf("small", &[], "only the file is known");
-        }
+    let error = spell::error(record.error);
+    let Some(bytes) = record.bytes.filter(|_| record.evidence == Evidence::Page) else {
+        page.text(&format!("unknown, {error}"));
+        page.leaf("small", &[], "only the file is known");
+        return;
+    };
+    let text = format!("{}, {error}", spell::size(bytes));
+    page.leaf("span", &[("class", "nowrap")], &text);
+    let shown = record.ranges.iter().take(2);
+    let shown: Vec<String> = shown.map(|range| spell::range(*range)).collect();
+    let mut text = shown.join(", ");
+    if let more @ 1.. = record.ranges.len().saturating_sub(2) {
+        text.push_str(&format!(" and {} more", spell::digits(more as u64)));
     }
+    page.leaf("small", &[], &text);
 }
 
 /// What an incident has come to.
-fn now(it: &IncidentReport) -> String {
+fn now(page: &mut Markup, it: &IncidentReport) {
     let in_memory = match it.evicted {
         Some(_) => InMemory::No,
         None => it.record.in_memory,
     };
-    let mut text = match (it.state, in_memory) {
-        (LossState::Outstanding, InMemory::Yes) => "now: lost, in memory when reported".to_owned(),
-        (state, in_memory) => format!("now: {}", spell::fate(state, in_memory)),
-    };
-    if it.repeats > 0 {
-        text.push_str(&format!(
-            "; told so again {}",
-            spell::count(it.repeats, "time")
-        ));
+    match (it.state, in_memory) {
+        (LossState::Outstanding, InMemory::Yes) => {
+            page.text("lost");
+            page.leaf("small", &[], "was in memory then");
+        }
+        (state, in_memory) => page.text(spell::fate(state, in_memory)),
     }
-    text
+    if it.repeats > 0 {
+        let text = format!("told so again {}", spell::count(it.repeats, "time"));
+        page.leaf("small", &[], &text);
+    }
 }

@@ -192,10 +192,30 @@ pub(super) fn of(file: &FileReport, extent: &Extent, context: &Context<'_>) -> V
     let entries = file
         .timeline
         .iter()
+        .enumerate()
+        .filter(|(at, _)| !is_said_by_its_call(&file.timeline, *at))
+        .map(|(_, entry)| entry)
         .filter_map(|entry| Mark::of_entry(entry, extent, context));
     let mut marks: Vec<Mark> = incidents.chain(entries).collect();
     marks.sort_by_key(|mark| mark.at);
     marks
+}
+
+/// Whether an error was handed out by a sync call that has an entry of its own, close by.
+fn is_said_by_its_call(timeline: &[TimelineEntry], at: usize) -> bool {
+    const CLOSE: u64 = 10_000_000;
+    const NEIGHBOURS: usize = 8;
+    let told = &timeline[at];
+    let from = at.saturating_sub(NEIGHBOURS);
+    let until = timeline.len().min(at + NEIGHBOURS);
+    told.what == TimelineKind::Told
+        && timeline[from..until].iter().any(|call| {
+            call.what == TimelineKind::SyncFailed
+                && call.run == told.run
+                && call.process.as_ref().map(|task| task.process)
+                    == told.process.as_ref().map(|task| task.process)
+                && call.at.time.0.abs_diff(told.at.time.0) <= CLOSE
+        })
 }
 
 /// The same, those that fall together made one.

@@ -29,7 +29,7 @@ use markup::Markup;
 /// The style of the page. Its digest stands in [`POLICY`].
 const STYLE: &str = include_str!("style.css");
 /// What the browser may do with the page: apply this very style, and nothing else.
-const POLICY: &str = "default-src 'none'; style-src 'sha256-WzF8yqGvYEOpMvEwy2IBVCGz2ZFfhgsxoatspwo1lLE='; \
+const POLICY: &str = "default-src 'none'; style-src 'sha256-ouVeT0GyRBrTA1zFexkFXXxs18h9xkbMlOExZp+MPxI='; \
                       base-uri 'none'; form-action 'none'";
 /// Incidents that have a row.
 const INCIDENT_ROWS: usize = 1000;

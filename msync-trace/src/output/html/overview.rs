@@ -93,15 +93,26 @@ fn lede(page: &mut Markup, context: &Context<'_>) {
         ));
     }
     page.text(". ");
-    let heard: Vec<String> = told_counts(context.report)
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(who, count)| format!("{} {}", told_before(who), spell::digits(count)))
-        .collect();
-    page.text(&format!(
-        "Who had been given the error before: {}.",
-        heard.join(", ")
-    ));
+    page.text(&who_was_told(context.report));
+}
+
+/// `In 2 of them nobody had been told of the error; in 1 only somebody else.`
+fn who_was_told(report: &Report) -> String {
+    let incidents = report.summary.totals.incidents;
+    let counts = told_counts(report).into_iter();
+    let parts = counts.filter(|(_, count)| *count > 0).map(|(who, count)| {
+        let which = match count == incidents {
+            true if count == 1 => "before that".to_owned(),
+            true => "in all of these".to_owned(),
+            false => format!("in {} of these", spell::digits(count)),
+        };
+        format!("{which} {}", told_before(who))
+    });
+    let mut sentence = parts.collect::<Vec<_>>().join("; ");
+    if let Some(first) = sentence.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    sentence + "."
 }
 
 fn told_counts(report: &Report) -> [(ToldWho, u64); 4] {
@@ -116,10 +127,10 @@ fn told_counts(report: &Report) -> [(ToldWho, u64); 4] {
 
 fn told_before(who: ToldWho) -> &'static str {
     match who {
-        ToldWho::Nobody => "nobody",
-        ToldWho::Other => "somebody else",
-        ToldWho::Caller => "the caller, once",
-        ToldWho::Pending => "the caller will be, next time",
+        ToldWho::Nobody => "nobody had been told of the error",
+        ToldWho::Other => "only somebody else had been told of the error",
+        ToldWho::Caller => "the caller had been told of the error once",
+        ToldWho::Pending => "the kernel still holds the error for the caller's next sync",
     }
 }
 

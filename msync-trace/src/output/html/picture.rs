@@ -17,7 +17,7 @@ use crate::schema::{FileReport, WallTime};
 
 /// Pixels of the picture, which the browser scales.
 const WIDTH: f64 = 1000.0;
-const LEFT: f64 = 124.0;
+const LEFT: f64 = 156.0;
 const RIGHT: f64 = 976.0;
 const LANE: f64 = 26.0;
 const TOP: f64 = 6.0;
@@ -58,8 +58,9 @@ pub(super) fn draw(page: &mut Markup, file: &FileReport, id: &str, context: &Con
     let frame = Frame::new(&extent, &found);
     let (bars, bars_left_out) = bars::of(file, &extent, &frame.bytes, &frame.time, context);
     let found = marks::bucketed(found, &frame.time);
+    let unknown = extent.unknown.map(|_| bars::Look::Unknown);
     let drawn = Drawn {
-        bars: bars.iter().flat_map(Bar::looks).collect(),
+        bars: bars.iter().flat_map(Bar::looks).chain(unknown).collect(),
         symbols: found.iter().map(|mark| mark.symbol).collect(),
         bars_left_out,
         cut: frame.bytes.sections().len() > 1 || frame.time.sections().len() > 1,
@@ -82,7 +83,7 @@ pub(super) fn draw(page: &mut Markup, file: &FileReport, id: &str, context: &Con
         frame.byte_scale(page);
         frame.time_scale(page, context);
         frame.unknown_bytes(page, &extent);
-        bars.iter().for_each(|bar| bar.draw(page));
+        bars.iter().for_each(|bar| bar.draw(page, context));
         frame.cuts(page);
         found.iter().for_each(|mark| frame.reach(page, mark));
         frame.lane_names(page);
@@ -91,7 +92,7 @@ pub(super) fn draw(page: &mut Markup, file: &FileReport, id: &str, context: &Con
     drawn
 }
 
-fn describe(bars: &[Bar], marks: &[Mark]) -> String {
+fn describe(bars: &[Bar<'_>], marks: &[Mark]) -> String {
     let count = |symbol| -> u64 {
         let of = marks.iter().filter(|mark| mark.symbol == symbol);
         of.map(|mark| mark.count).sum()
@@ -174,16 +175,11 @@ impl Frame {
             let text = spell::offset(u64::try_from(at).unwrap_or(0));
             label(page, "label end", (LEFT - 8.0, y + 4.0), &text);
         }
-        let middle = format!("{:.1}", f64::midpoint(self.top, self.bottom));
-        let turn = format!("rotate(-90 12 {middle})");
-        page.leaf(
-            "text",
-            &[
-                ("class", "label middle title"),
-                ("x", "12"),
-                ("y", &middle),
-                ("transform", &turn),
-            ],
+        let middle = f64::midpoint(self.top, self.bottom);
+        sideways(
+            page,
+            "label middle title",
+            (14.0, middle),
             "offset in the file",
         );
     }
@@ -242,39 +238,28 @@ impl Frame {
     }
 
     fn cuts(&self, page: &mut Markup) {
+        // In the widest part, where no other cut crosses.
+        let label_x = widest_middle(self.time.sections());
+        let label_y = widest_middle(self.bytes.sections());
         for ((from, to), left_out) in self.bytes.gaps() {
             let y = f64::midpoint(from, to);
             rectangle(page, "cut", (LEFT, from), (RIGHT - LEFT, to - from));
             zigzag(page, (LEFT, y), (RIGHT, y));
-            let text = format!(
-                "{} not shown",
-                spell::size(u64::try_from(left_out).unwrap_or(0))
+            let size = spell::size(u64::try_from(left_out).unwrap_or(0));
+            label(
+                page,
+                "label middle over",
+                (label_x, y + 4.0),
+                &format!("{size} not shown"),
             );
-            let x = f64::midpoint(LEFT, RIGHT);
-            label(page, "label middle over", (x, y + 4.0), &text);
         }
         for ((from, to), left_out) in self.time.gaps() {
             let x = f64::midpoint(from, to);
-            rectangle(
-                page,
-                "cut",
-                (from, self.top),
-                (to - from, self.bottom - self.top),
-            );
+            let height = self.bottom - self.top;
+            rectangle(page, "cut", (from, self.top), (to - from, height));
             zigzag(page, (x, self.top), (x, self.bottom));
-            let y = f64::midpoint(self.top, self.bottom);
-            let (at_x, at_y) = (format!("{:.1}", x + 4.0), format!("{y:.1}"));
-            let turn = format!("rotate(-90 {at_x} {at_y})");
-            page.leaf(
-                "text",
-                &[
-                    ("class", "label middle over"),
-                    ("x", &at_x),
-                    ("y", &at_y),
-                    ("transform", &turn),
-                ],
-                &spell::duration(left_out),
-            );
+            let text = spell::duration(left_out);
+            sideways(page, "label middle over", (x + 4.0, label_y), &text);
         }
     }
 
@@ -329,7 +314,10 @@ impl Frame {
             let labels = labels.entry(mark.symbol.lane()).or_default();
             labels.force(x - 8.0, x + 8.0);
         }
-        for mark in marks {
+        // Repeats below what they repeat.
+        let again = |mark: &&Mark| mark.symbol == Symbol::LieAgain;
+        let (below, above): (Vec<&Mark>, Vec<&Mark>) = marks.iter().partition(again);
+        for mark in below.into_iter().chain(above) {
             let (x, y) = (self.time.at(mark.at), self.lane_y(mark.symbol.lane()));
             mark.draw(page, (x, y));
             let text = mark.label();
@@ -423,6 +411,20 @@ pub(super) fn line(page: &mut Markup, class: &str, from: (f64, f64), to: (f64, f
 fn label(page: &mut Markup, class: &str, at: (f64, f64), text: &str) {
     let (x, y) = (format!("{:.1}", at.0), format!("{:.1}", at.1));
     page.leaf("text", &[("class", class), ("x", &x), ("y", &y)], text);
+}
+
+/// Text that runs upwards.
+fn sideways(page: &mut Markup, class: &str, at: (f64, f64), text: &str) {
+    let (x, y) = (format!("{:.1}", at.0), format!("{:.1}", at.1));
+    let turn = format!("rotate(-90 {x} {y})");
+    let attributes = [("class", class), ("x", &x), ("y", &y), ("transform", &turn)];
+    page.leaf("text", &attributes, text);
+}
+
+fn widest_middle(sections: &[Section]) -> f64 {
+    let width = |it: &&Section| it.pixels.1 - it.pixels.0;
+    let widest = sections.iter().max_by(|a, b| width(a).total_cmp(&width(b)));
+    widest.map_or(LEFT, |it| f64::midpoint(it.pixels.0, it.pixels.1))
 }
 
 /// The mark of a cut, along a straight line.

@@ -18,14 +18,16 @@ const UNITS: [(u64, &str); 5] = [
 
 /// A size to be grasped: three digits and a unit.
 pub(super) fn size(bytes: u64) -> String {
-    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+    // What would be 1024 of one unit is 1 of the next.
+    let fits = |unit: &u64| bytes >= 1024 && bytes as f64 >= *unit as f64 * 0.9995;
+    match UNITS.iter().find(|(unit, _)| fits(unit)) {
         None => count(bytes, "byte"),
         Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{} {name}", bytes / unit),
         Some((unit, name)) => {
             let value = bytes as f64 / *unit as f64;
             match value {
-                0.0..9.95 => format!("{value:.2} {name}"),
-                9.95..99.5 => format!("{value:.1} {name}"),
+                0.0..9.995 => format!("{value:.2} {name}"),
+                9.995..99.95 => format!("{value:.1} {name}"),
                 _ => format!("{value:.0} {name}"),
             }
         }
@@ -212,6 +214,8 @@ mod tests {
         assert_eq!(size(5 << 20), "5 MiB");
         assert_eq!(size((1 << 20) + 4096), "1.00 MiB");
         assert_eq!(size(123_456_789), "118 MiB");
+        assert_eq!(size((1 << 40) - 16_384), "1.00 TiB");
+        assert_eq!(size(1023), "1,023 bytes");
         assert_eq!(offset(0), "0");
         assert_eq!(offset(511), "511 B");
         assert_eq!(offset((1 << 40) + 4096), "1,073,741,828 KiB");

@@ -20,15 +20,12 @@ pub(super) fn write(page: &mut Markup, file: &FileReport, id: &str, context: &Co
     let left_out = file.timeline_left_out + file.timeline.len().saturating_sub(ROWS) as u64;
     let count = file.timeline.len() as u64 + file.timeline_left_out;
     page.element("details", &[], |page| {
-        let heading = format!(
-            "Timeline: {}",
-            spell::count(count, "entry").replace("entrys", "entries")
-        );
+        let heading = format!("Timeline ({})", spell::digits(count));
         page.leaf("summary", &[], &heading);
         if left_out > 0 {
             let text = format!(
                 "{} of them are not on this page. Narrow the report with --since and --until, or \
-                 take --format json.",
+                 take --format json --all.",
                 spell::digits(left_out)
             );
             page.leaf("p", &[("class", "note")], &text);
