@@ -4,7 +4,7 @@ use std::{ffi::OsString, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::source::Tier;
+use crate::{model::Errno, source::Tier};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -112,6 +112,47 @@ Exit status:
   1  failed: the last lines say what differs
   2  could not run; says what to do (`msync-trace check` says more)";
 
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  msync-trace report run.db
+      what was lost, in which files, since when, who was told
+  msync-trace report --since \"2 hours ago\" --path /var/lib/postgresql run.db
+      only losses of the last two hours, in files below a directory
+  msync-trace report --format html -o report.html db1.db db2.db db3.db
+      one page over the records of three hosts, to be sent by mail
+  msync-trace report --format json run.db | jq '.summary.bytes_now'
+      which of the lost bytes can still be saved
+  msync-trace report --told nobody --errno ENOSPC --format csv run.db > losses.csv
+      the incidents of full disks that nobody was told of, as a table
+  msync-trace report --recompute run.db
+      judge the recorded facts again, with this version, and say what is different
+
+It takes no root and no kernel, and writes nothing beside the record.
+
+Points in time are 2026-11-20T12:00:00Z (RFC 3339), and in the local time zone \"2026-11-20 12:00\",
+2026-11-20 (when the day begins), 12:00 (today), \"2 hours ago\", \"30m ago\", yesterday, today, now.
+
+Exit status:
+  0  nothing was lost silently, and all was seen
+  1  there are incidents
+  2  error: bad usage, or a record could not be read (the others are reported all the same)
+  3  nothing was found, but not everything was seen or recorded: no all-clear";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  msync-trace export --format jsonl run.db | jq -r 'select(.type==\"incident\") | .file.path'
+      everything in the record, one JSON object per line
+  msync-trace export --format parquet --out evidence/db1.parquet db1.db
+      the incidents of one host, for DuckDB, ClickHouse or Spark (docs/report.md has queries)
+  msync-trace export --format csv --table facts --out facts.csv run.db
+      every fact, as a table
+
+Every row says host, boot_id and run.
+
+Exit status:
+  0  done
+  2  error: bad usage, or a record could not be read (the others are exported all the same)";
+
 /// Reports silent data loss: an msync that returned 0 over bytes that the kernel had failed to
 /// write.
 #[derive(Debug, Parser)]
@@ -142,6 +183,12 @@ pub enum Command {
     /// Report from what a D script printed, on this machine or another one
     #[command(after_help = INGEST_EXAMPLES)]
     Ingest(Box<IngestArgs>),
+    /// Say what was lost, from recorded files: on any machine, without root
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(Box<ReportFileArgs>),
+    /// Turn recorded files into JSON lines, CSV or Parquet, for other engines
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say whether this machine can be traced, and what to do about what is missing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),
@@ -286,6 +333,152 @@ pub struct IngestArgs {
     pub report: ReportArgs,
 }
 
+/// Of `report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportFileArgs {
+    /// What `msync-trace record` wrote; of several hosts too
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// How to write the report
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: ReportForm,
+
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+
+    /// Only what happened from then on: a date, a time, "2 hours ago"
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
+
+    /// Only what happened before then, and as it was then
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<String>,
+
+    /// Only this file, or the files below this directory, as the recorded machine spells it (may be
+    /// repeated, as all filters)
+    #[arg(long, value_name = "PATH", help_heading = "Filters")]
+    pub path: Vec<PathBuf>,
+
+    /// Only files on this device: sda1, /dev/sda1, 8:1
+    #[arg(long, value_name = "DEVICE", help_heading = "Filters")]
+    pub dev: Vec<String>,
+
+    /// Only runs on this host
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub host: Vec<String>,
+
+    /// Only incidents of this process
+    #[arg(long, value_name = "PID", help_heading = "Filters")]
+    pub pid: Vec<u32>,
+
+    /// Only incidents of threads with this name
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub comm: Vec<String>,
+
+    /// Only incidents with this error: EIO, ENOSPC, 5
+    #[arg(long, value_name = "ERROR", value_parser = parse_errno, help_heading = "Filters")]
+    pub errno: Vec<String>,
+
+    /// Only incidents of which these had been told before
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "WHO",
+        help_heading = "Filters"
+    )]
+    pub told: Vec<ToldName>,
+
+    /// List everything, however long: all incidents, files, ranges and timelines. Otherwise the first
+    /// 1000 incidents, the 100 files that lost most, and of each 100 ranges and 100 entries
+    #[arg(long)]
+    pub all: bool,
+
+    /// Judge the recorded facts again, with this version, and say where that differs from what was
+    /// recorded
+    #[arg(long)]
+    pub recompute: bool,
+
+    /// When to use colour; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: When,
+}
+
+/// Of `export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// What `msync-trace record` wrote; of several hosts too
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// How to write it
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub format: ExportForm,
+
+    /// What to write; jsonl without it: everything
+    #[arg(long, value_enum, value_name = "TABLE")]
+    pub table: Option<ExportTable>,
+
+    /// Write to this file instead of standard output; if it is a directory, to a file in it for each
+    /// record
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// How to write a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document (docs/report.md)
+    Json,
+    /// The incidents as a table
+    Csv,
+    /// One page for a browser, with pictures
+    Html,
+}
+
+/// How to export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportForm {
+    /// One JSON object per line: the records of docs/schema/v1.json
+    Jsonl,
+    /// Apache Parquet
+    Parquet,
+    /// A table as text
+    Csv,
+}
+
+/// What to export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExportTable {
+    /// Silent losses, and what became of them
+    #[default]
+    Incidents,
+    /// Everything that the hooks saw
+    Facts,
+    /// Files with failures
+    Files,
+    /// When and how it was recorded
+    Runs,
+}
+
+/// Who had been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ToldName {
+    /// No one
+    Nobody,
+    /// Another open file description
+    Other,
+    /// This very one
+    Caller,
+    /// This one will be, by its next sync
+    Pending,
+}
+
 /// Of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
@@ -413,6 +606,17 @@ pub enum CallName {
     Nfsd,
     /// All of them
     All,
+}
+
+/// `EIO`, `5`.
+fn parse_errno(text: &str) -> Result<String, String> {
+    let number = text.parse::<u32>().map(Errno::new);
+    let is_name = text.len() > 1 && text.starts_with(['E', 'e']);
+    match number {
+        Ok(Some(_)) => Ok(text.to_owned()),
+        Err(_) if is_name && text.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(text.to_owned()),
+        _ => Err("not an error; write it as EIO or as 5".to_owned()),
+    }
 }
 
 /// `4096`, `64K`, `4M`.

@@ -11,7 +11,8 @@ use msync_trace::{
     model::{Call, Fact, FactKind, LossCause, Lost, MonoTime},
     schema::{
         Body, Clock, CommandEnd, Container, Explanation, Filters, Head, HookRecord, KernelRecord,
-        Name, Record, Start, Stop, StopReason, Totals, WallTime, Word, from_line, to_line,
+        LossState, Name, Record, Report, Start, Stop, StopReason, TimelineKind, Totals, WallTime,
+        Word, from_line, to_line, write_report,
     },
 };
 use proptest::prelude::*;
@@ -20,12 +21,41 @@ use serde_json::Value;
 /// The published schema, made strict: a member that it does not describe is an error here, so
 /// that no member goes out undocumented.
 fn published() -> Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema/v1.json");
-    let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    jsonschema::validator_for(&strict("v1.json")).unwrap()
+}
+
+fn strict(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema");
+    let text = fs::read_to_string(folder.join(name)).unwrap();
+    let mut schema: Value = serde_json::from_str(&text).unwrap();
     for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
         forbid_others(definition);
     }
-    jsonschema::validator_for(&schema).unwrap()
+    schema
+}
+
+/// The schema of the report, which uses definitions of the records.
+fn published_report() -> Validator {
+    let mut schema = strict("report-v1.json");
+    schema["additionalProperties"] = Value::Bool(false);
+    schema["$id"] = Value::from("file:///report-v1.json");
+    jsonschema::options()
+        .with_retriever(Beside)
+        .build(&schema)
+        .unwrap()
+}
+
+/// Finds a schema that another one names beside itself.
+struct Beside;
+
+impl jsonschema::Retrieve for Beside {
+    fn retrieve(
+        &self,
+        uri: &jsonschema::Uri<String>,
+    ) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        let name = uri.path().as_str().rsplit('/').next().unwrap();
+        Ok(strict(name))
+    }
 }
 
 fn forbid_others(schema: &mut Value) {
@@ -189,4 +219,57 @@ fn a_record_of_a_newer_schema_says_so() {
     let line = br#"{"schema":2,"time":"2026-01-01T00:00:00Z","mono_ns":1,"type":"lost","cause":"walk_limit","count":1}"#;
     let error = from_line(line).unwrap_err().to_string();
     assert!(error.contains("schema 2"), "{error}");
+}
+
+/// Reports as they were written come back unchanged, and nothing in them is undocumented.
+#[test]
+fn reports_are_described_and_come_back() {
+    let validator = published_report();
+    for sample in ["database", "hostile", "nothing"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/report");
+        let text = fs::read_to_string(folder.join(format!("{sample}.json"))).unwrap();
+        assert_described(&validator, text.as_bytes());
+        let report: Report = serde_json::from_str(&text).unwrap();
+        let mut line = Vec::new();
+        write_report(&report, &mut line).unwrap();
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        let again: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(again, serde_json::from_str::<Value>(&text).unwrap());
+        let text = String::from_utf8(line).unwrap();
+        assert!(
+            !text
+                .trim_end()
+                .chars()
+                .any(msync_trace::schema::is_unprintable)
+        );
+    }
+}
+
+#[test]
+fn the_schema_of_the_report_refuses_what_is_wrong() {
+    let validator = published_report();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/report/database.json");
+    let good: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    for (pointer, wrong) in [
+        ("/schema", Value::from(2)),
+        ("/surprise", Value::from(1)),
+        ("/summary/surprise", Value::from(1)),
+        ("/files/0/ranges/0/state", Value::from("saved")),
+        ("/files/0/timeline/0/what", Value::from("bad luck")),
+        ("/incidents/0/error", Value::from(5)),
+    ] {
+        let mut bad = good.clone();
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        bad.pointer_mut(parent).unwrap()[member] = wrong;
+        assert!(!validator.is_valid(&bad), "{pointer}");
+    }
+}
+
+#[test]
+fn every_word_of_the_report_is_described() {
+    let schema = strict("report-v1.json").to_string();
+    let words = TimelineKind::ALL.iter().map(|kind| kind.word());
+    for word in words.chain(LossState::ALL.iter().map(|state| state.word())) {
+        assert!(schema.contains(&format!("\"{word}\"")), "{word}");
+    }
 }

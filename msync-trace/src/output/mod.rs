@@ -6,13 +6,19 @@ use std::io;
 
 use crate::schema::Record;
 
+mod html;
 mod json;
 mod message;
+mod report;
+mod table;
 mod text;
 
 pub use crate::schema::escape;
+pub use html::write_html;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
+pub use report::{ReportStyle, inert, write_csv, write_text};
+pub use table::{CsvRows, ParquetRows, Rows};
 pub use text::{Style, Text, Verbosity};
 
 /// Something that shows records, each at once.

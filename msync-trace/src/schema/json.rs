@@ -5,7 +5,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
-use super::Record;
+use super::{Record, Report};
 
 /// Whether a character could move the cursor, change colours, break a line or turn the text
 /// around it: C0, DEL, C1 (a terminal takes U+009B for an escape sequence), line and paragraph
@@ -45,6 +45,16 @@ pub fn to_line(record: &Record) -> Vec<u8> {
 /// If the line is no record, or of a newer schema.
 pub fn from_line(line: &[u8]) -> Result<Record, serde_json::Error> {
     serde_json::from_slice(line)
+}
+
+/// A report as one line, with its newline.
+///
+/// # Errors
+/// If `out` cannot be written.
+pub fn write_report(report: &Report, mut out: impl io::Write) -> io::Result<()> {
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Printable);
+    report.serialize(&mut serializer)?;
+    out.write_all(b"\n")
 }
 
 /// serde_json escapes C0 only. This one escapes everything that [`is_unprintable`].

@@ -10,17 +10,25 @@ mod fact;
 mod json;
 mod names;
 mod record;
+mod report;
+mod table;
 mod words;
 
 pub use clock::{Clock, WallTime};
 pub use escape::{BadEscape, escape, unescape};
-pub use json::{from_line, is_unprintable, to_line};
+pub use json::{from_line, is_unprintable, to_line, write_report};
 pub use names::{BadSpelling, Name};
 pub use record::{
     Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
-    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
-    Stop, StopReason, StorageErrorRecord, Totals,
+    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
+    SchemaVersion, Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
+pub use report::{
+    Asked, BytesNow, Difference, DifferenceKind, ErrorCount, FileReport, IncidentReport, LossState,
+    REPORT, RangeReport, Recomputed, RecordGap, Report, ReportSummary, ReportType, ReportVersion,
+    RunReport, StorageErrorReport, TimelineEntry, TimelineKind,
+};
+pub use table::{Cell, Column, ColumnKind};
 pub use words::{Word, parse_dev, parse_filesystem, spell_dev};
 
 /// The version of the records in this room. It changes when a field changes its meaning or goes

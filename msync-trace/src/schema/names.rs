@@ -148,6 +148,7 @@ name_members! {
     comm: "comm", "comm_bytes";
     exe: "exe", "exe_bytes";
     cgroup: "cgroup", "cgroup_bytes";
+    source: "source", "source_bytes";
 }
 
 /// The ways the model and the records hold a name.

@@ -18,21 +18,26 @@
 //!
 //! This room does not know where facts come from and shows nothing.
 
+mod ask;
 mod columns;
 mod error;
+pub mod export;
 mod file;
 mod header;
 mod layout;
 mod lock;
 mod queue;
 mod read;
+mod recompute;
 mod recorder;
 mod retention;
 mod write;
 
+pub use ask::{Answer, Limits as QuestionLimits, Progress, Question, ask};
 pub use error::StoreError;
 pub use header::RunHeader;
 pub use queue::Dropped;
 pub use read::{Gap, Reader, RunRow};
+pub use recompute::recompute;
 pub use recorder::{Kept, Recorder};
 pub use retention::Limits;

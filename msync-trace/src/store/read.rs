@@ -106,6 +106,11 @@ impl Reader {
         &self.connection
     }
 
+    /// Why it could not be read to its end.
+    pub(super) fn unreadable(&self, error: rusqlite::Error) -> StoreError {
+        self.odd(Odd::Sqlite(error))
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -247,8 +252,12 @@ impl Reader {
     }
 }
 
-/// Opens it as others do; where nothing can be written beside it, by itself.
 fn connect(path: &Path) -> Result<Connection, StoreError> {
+    shared_or_alone(path).during("read", path)
+}
+
+/// Opens it as others do; where nothing can be written beside it, by itself.
+pub(super) fn shared_or_alone(path: &Path) -> rusqlite::Result<Connection> {
     let shared = open(path, "").and_then(|connection| {
         // The first look at a log needs the file that its readers share.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
@@ -256,8 +265,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     });
     match shared {
         Ok(connection) => Ok(connection),
-        Err(error) if cannot_share(&error) => alone(path).during("read", path),
-        Err(error) => Err(error).during("read", path),
+        Err(error) if cannot_share(&error) => alone(path),
+        error => error,
     }
 }
 
