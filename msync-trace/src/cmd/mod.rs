@@ -2,6 +2,11 @@
 
 pub mod check;
 pub mod ingest;
+#[cfg(target_os = "linux")]
+pub mod rescue;
+#[cfg(not(target_os = "linux"))]
+#[path = "rescue_absent.rs"]
+pub mod rescue;
 pub mod selftest;
 pub mod trace;
 

@@ -15,9 +15,9 @@ pub use clock::{Clock, WallTime};
 pub use json::{from_line, is_unprintable, to_line};
 pub use names::{BadSpelling, Name};
 pub use record::{
-    Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
-    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
-    Stop, StopReason, StorageErrorRecord, Totals,
+    Body, ChangeRecord, CommandEnd, Comparison, Container, Explanation, FileRecord, Filters, Head,
+    HookRecord, HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
+    Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use words::{Word, parse_dev, spell_dev};
 
