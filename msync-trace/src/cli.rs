@@ -141,6 +141,9 @@ pub enum Command {
     /// Save lost bytes that are still in memory, and compare them with the disk (Linux)
     #[command(after_help = RESCUE_EXAMPLES)]
     Rescue(Box<RescueArgs>),
+    /// The process that compares for `trace --verify`
+    #[command(hide = true)]
+    VerifyWorker,
     /// Say whether this machine can be traced, and what to do about what is missing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

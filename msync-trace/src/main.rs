@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => cmd::trace::main(&args, live::attach),
         Command::Ingest(args) => cmd::ingest::main(&args),
         Command::Rescue(args) => cmd::rescue::main(&args),
+        Command::VerifyWorker => cmd::rescue::worker(),
         Command::Check(args) => cmd::check::main(&args, live::probe, live::look),
         Command::Selftest(args) => cmd::selftest::main(&args, live::attach),
     }

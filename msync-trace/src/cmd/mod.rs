@@ -9,6 +9,8 @@ pub mod rescue;
 pub mod rescue;
 pub mod selftest;
 pub mod trace;
+#[cfg(target_os = "linux")]
+mod verify_worker;
 
 use std::{
     error::Error as StdError,

@@ -33,6 +33,15 @@ pub fn main(args: &RescueArgs) -> Exit {
     })
 }
 
+/// The process that compares for `trace --verify`.
+#[must_use]
+pub fn worker() -> Exit {
+    super::verify_worker::main()
+}
+
+/// How long a disk may take for a mebibyte before it is taken for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What is to be rescued.
 struct Subject {
     target: Target,
@@ -102,7 +111,10 @@ fn subject(args: &RescueArgs) -> anyhow::Result<Subject> {
     let subject = match (&args.file, args.incident, evidence) {
         (_, Some(name), Some(evidence)) => {
             let incident = evidence.incident(name)?;
-            let (target, why) = (evidence.target(incident), "the file of this incident");
+            let (target, why) = (
+                evidence.target(incident, PATIENCE),
+                "the file of this incident",
+            );
             Subject {
                 target: target.map_err(|error| in_words(why, &error))?,
                 path: incident.file.path.clone(),
@@ -116,7 +128,8 @@ fn subject(args: &RescueArgs) -> anyhow::Result<Subject> {
         }
         (Some(path), _, evidence) => {
             let name = Name::from(path.as_os_str().as_encoded_bytes());
-            let target = Target::at(path).map_err(|error| in_words(&escape(&name.0), &error))?;
+            let target =
+                Target::at(path, PATIENCE).map_err(|error| in_words(&escape(&name.0), &error))?;
             let ranges = match &evidence {
                 Some(evidence) => evidence.outstanding(target.key())?,
                 None => vec![ByteRange::ALL],

@@ -12,3 +12,9 @@ pub fn main(_args: &RescueArgs) -> Exit {
     ));
     Exit::Error
 }
+
+/// Never started here.
+#[must_use]
+pub fn worker() -> Exit {
+    Exit::Error
+}

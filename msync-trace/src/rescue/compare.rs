@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     memory::{Cached, Dirtiness, Window, page_size},
-    place::{Place, places},
     target::{Obstacle, Target},
 };
 use crate::{
@@ -245,8 +244,7 @@ fn look(
         return Ok(());
     }
     let dirty_before = window.dirtiness();
-    let mut disk = vec![0; pages * size];
-    let known = read_disk(target, range, &mut disk);
+    let disk = target.disk.read(range);
     let mut again = vec![0; pages * size];
     let second = window.read(&mut again).map_err(cannot)?;
     let dirty_after = window.dirtiness();
@@ -262,13 +260,14 @@ fn look(
             dirtiness: worst(dirty_before[index], dirty_after[index]),
             changed: second[index] == Cached::Here && memory[at.clone()] != again[at.clone()],
             cut: size_now < bytes.end(),
-            disk: known
+            disk: disk
+                .hidden
                 .iter()
                 .find_map(|(hidden, why)| hidden.overlaps(bytes).then_some(why.as_str())),
-            same: memory[at.clone()] == disk[at.clone()],
+            same: memory[at.clone()] == disk.bytes[at.clone()],
         };
         let pages = page.judge(bytes);
-        keep.keep(&pages, &memory[at.clone()], &disk[at]);
+        keep.keep(&pages, &memory[at.clone()], &disk.bytes[at]);
         findings.push(&pages);
     }
     Ok(())
@@ -324,39 +323,5 @@ impl Page<'_> {
             _ if self.same => state(Clean, Same, None),
             _ => state(Clean, Differs, None),
         }
-    }
-}
-
-/// Fills in what the disk has, and says of which bytes that is not known, and why.
-fn read_disk(target: &Target, range: ByteRange, into: &mut [u8]) -> Vec<(ByteRange, String)> {
-    let all = |why: String| vec![(range, why)];
-    let device = match &target.device {
-        Ok(device) => device,
-        Err(why) => return all(why.clone()),
-    };
-    if let Some(why) = target.hides_places(device) {
-        return all(why.to_owned());
-    }
-    let cannot = |error| format!("the filesystem does not say where the bytes lie: {error}");
-    let before = match places(&target.file, range) {
-        Ok(places) => places,
-        Err(error) => return all(cannot(error)),
-    };
-    let mut hidden = Vec::new();
-    for piece in &before {
-        let from = (piece.range.start() - range.start()) as usize;
-        let into = &mut into[from..from + piece.range.len() as usize];
-        let read = match piece.place {
-            Place::Zeros => Ok(()),
-            Place::At(offset) => device.read(offset, into),
-            Place::Elsewhere(why) => Err(why.to_owned()),
-        };
-        if let Err(why) = read {
-            hidden.push((piece.range, why));
-        }
-    }
-    match places(&target.file, range) {
-        Ok(after) if after == before => hidden,
-        _ => all("the filesystem moved the bytes meanwhile".to_owned()),
     }
 }

@@ -7,6 +7,7 @@
 
 mod compare;
 mod device;
+mod disk;
 mod filesystem;
 mod manifest;
 mod memory;

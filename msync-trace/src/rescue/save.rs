@@ -111,6 +111,7 @@ pub struct Saver {
     directory: PathBuf,
     choice: Choice,
     room: u64,
+    written: u64,
     saved: Vec<Saved>,
     open: Option<Area>,
     not_saved: Option<String>,
@@ -141,6 +142,7 @@ impl Saver {
             directory,
             choice,
             room,
+            written: 0,
             saved: Vec::new(),
             open: None,
             not_saved: None,
@@ -154,10 +156,10 @@ impl Saver {
         &self.directory
     }
 
-    /// Bytes that may still be written.
+    /// Bytes that were written, of memory and of the disk.
     #[must_use]
-    pub fn room(&self) -> u64 {
-        self.room
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Writes the manifest, which `describe` completes, and waits until all is on the disk.
@@ -265,6 +267,7 @@ impl Keep for Saver {
             return;
         }
         self.room -= cost;
+        self.written += cost;
         match self.add(pages, memory, disk) {
             Ok(()) => {}
             Err(error) => self.failed = Some(error),

@@ -12,10 +12,13 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use super::{
     device::{Device, kernel_dev},
+    disk::{Below, Disk},
     filesystem::FileSystem,
 };
 use crate::{
@@ -37,20 +40,18 @@ impl Obstacle {
 /// An open file, and the disk below it.
 #[derive(Debug)]
 pub struct Target {
-    pub(super) file: File,
-    pub(super) filesystem: FileSystem,
-    /// Or why there is none to be read.
-    pub(super) device: Result<Device, String>,
+    pub(super) file: Arc<File>,
+    pub(super) disk: Disk,
     key: InodeKey,
     dev: u32,
 }
 
 impl Target {
-    /// The file that is at this path now.
+    /// The file that is at this path now. Its disk is waited for that long, once.
     ///
     /// # Errors
     /// If it is no regular file, may not be looked at, or would lose its cache by being opened.
-    pub fn at(path: &Path) -> Result<Self, Obstacle> {
+    pub fn at(path: &Path, patience: Duration) -> Result<Self, Obstacle> {
         let cannot = |error: io::Error| Obstacle::new(format!("cannot open the file: {error}"));
         let found = open(path, libc::O_PATH).map_err(cannot)?;
         if !found.metadata().map_err(cannot)?.is_file() {
@@ -61,7 +62,7 @@ impl Target {
             Some(mount) => mount.dev,
             None => kernel_dev(found.metadata().map_err(cannot)?.dev()),
         };
-        Self::open_found(&found, dev)
+        Self::open_found(&found, dev, patience)
     }
 
     /// The file with this identity, wherever its name is by now: it may have been renamed, deleted
@@ -76,10 +77,11 @@ impl Target {
         key: InodeKey,
         dev: Option<u32>,
         process: Option<ProcessId>,
+        patience: Duration,
     ) -> Result<Self, Obstacle> {
         let mut why = Obstacle::new("its filesystem is not mounted here any more");
         for (mount, point) in mounts(key, dev, process) {
-            match Self::on_mount(key, mount.dev, &point) {
+            match Self::on_mount(key, mount.dev, &point, patience) {
                 Ok(Some(target)) => return Ok(target),
                 Ok(None) => {}
                 Err(obstacle) => why = obstacle,
@@ -89,7 +91,12 @@ impl Target {
     }
 
     /// `None`: this is another filesystem.
-    fn on_mount(key: InodeKey, dev: u32, point: &Path) -> Result<Option<Self>, Obstacle> {
+    fn on_mount(
+        key: InodeKey,
+        dev: u32,
+        point: &Path,
+        patience: Duration,
+    ) -> Result<Option<Self>, Obstacle> {
         let look = match open(point, libc::O_PATH) {
             Ok(look) if look.metadata().is_ok_and(|what| what.is_dir()) => look,
             _ => return Ok(None),
@@ -105,7 +112,7 @@ impl Target {
         let directory = open(&again(&look), libc::O_DIRECTORY)
             .map_err(|error| Obstacle::new(format!("cannot open {}: {error}", point.display())))?;
         let file = open_by_key(&directory, filesystem, key)?;
-        let target = Self::new(file, dev, device)?;
+        let target = Self::new(file, dev, device, patience)?;
         match target.key == key {
             true => Ok(Some(target)),
             false => Err(Obstacle::new(
@@ -114,7 +121,7 @@ impl Target {
         }
     }
 
-    fn open_found(found: &File, dev: u32) -> Result<Self, Obstacle> {
+    fn open_found(found: &File, dev: u32, patience: Duration) -> Result<Self, Obstacle> {
         if let Some(why) = FileSystem::of(found).cannot_be_opened() {
             return Err(Obstacle::new(why));
         }
@@ -127,10 +134,15 @@ impl Target {
             }
             _ => Obstacle::new(format!("cannot open the file: {error}")),
         })?;
-        Self::new(file, dev, Device::open(dev))
+        Self::new(file, dev, Device::open(dev), patience)
     }
 
-    fn new(file: File, dev: u32, device: Result<Device, String>) -> Result<Self, Obstacle> {
+    fn new(
+        file: File,
+        dev: u32,
+        device: Result<Device, String>,
+        patience: Duration,
+    ) -> Result<Self, Obstacle> {
         let filesystem = FileSystem::of(&file);
         let what = file
             .metadata()
@@ -147,10 +159,17 @@ impl Target {
                 _ => 0,
             },
         };
-        Ok(Self {
-            file,
+        let file = Arc::new(file);
+        let below = Below {
+            file: Arc::clone(&file),
             filesystem,
             device,
+        };
+        let disk = Disk::new(below, patience)
+            .map_err(|error| Obstacle::new(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            file,
+            disk,
             key,
             dev,
         })
@@ -166,11 +185,6 @@ impl Target {
     #[must_use]
     pub fn dev(&self) -> u32 {
         self.dev
-    }
-
-    /// Why the places that its filesystem names are not what counts.
-    pub(super) fn hides_places(&self, device: &Device) -> Option<&'static str> {
-        self.filesystem.hides_places(&self.file, device)
     }
 
     /// Its length now, in bytes.

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Seek},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -91,9 +92,18 @@ impl Evidence {
     ///
     /// # Errors
     /// See [`Target::of`].
-    pub(super) fn target(&self, incident: &IncidentRecord) -> Result<Target, Obstacle> {
+    pub(super) fn target(
+        &self,
+        incident: &IncidentRecord,
+        patience: Duration,
+    ) -> Result<Target, Obstacle> {
         let process = incident.process.task.process;
-        Target::of(incident.file.inode, incident.file.dev, Some(process))
+        Target::of(
+            incident.file.inode,
+            incident.file.dev,
+            Some(process),
+            patience,
+        )
     }
 
     /// The bytes of a file that were lost, and neither recovered nor given up since, in all runs of
