@@ -26,6 +26,8 @@ Examples:
       save lost bytes while they are still in memory
   sudo msync-trace -- ./run-my-database-test
       run a command (as the user who called sudo) and trace until it ends
+  sudo msync-trace record /var/lib/msync-trace.db
+      trace, and keep the evidence for later
   msync-trace check
       can this machine be traced, and what to do about what is missing
   sudo msync-trace selftest
@@ -35,6 +37,30 @@ Exit status:
   0  complete, and nothing was found
   1  an incident was found
   2  error: bad usage, not permitted, or tracing broke off
+  3  nothing was found, but something could not be seen: no all-clear";
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace record /var/lib/msync-trace.db
+      show what trace shows, and keep every fact and every incident
+  sudo msync-trace record --keep 30d --max-size 2G -q /var/lib/msync-trace.db
+      the same for months: what is older than 30 days goes, and the oldest when there is too much
+  sudo msync-trace record --path /srv /root/srv.db
+      show only files below a directory; all are kept
+  sudo msync-trace record /root/test.db -- ./run-my-database-test
+      keep what happened during a command
+  sqlite3 /var/lib/msync-trace.db 'select time, error, bytes, told, path from incident_list'
+      what was lost (docs/record.md has the tables)
+
+FILE is an SQLite database. One that is there is continued with a new run. It can be read while it is
+written, and after kill -9 or a power cut. Keep it on another disk than those that are watched. If it
+cannot be written, tracing goes on and what is found waits in memory; what did not fit is said in the
+record.
+
+Exit status:
+  0  complete, and nothing was found
+  1  an incident was found
+  2  error: bad usage, not permitted, tracing broke off, or FILE could not be written to the end
   3  nothing was found, but something could not be seen: no all-clear";
 
 const INGEST_EXAMPLES: &str = "\
@@ -135,6 +161,9 @@ pub enum Command {
     /// Trace now: one line per incident, a summary at the end (the default)
     #[command(after_help = EXAMPLES)]
     Trace(Box<TraceArgs>),
+    /// Trace, and keep every fact and incident in a file for later
+    #[command(after_help = RECORD_EXAMPLES)]
+    Record(Box<RecordArgs>),
     /// Report from what a D script printed, on this machine or another one
     #[command(after_help = INGEST_EXAMPLES)]
     Ingest(Box<IngestArgs>),
@@ -272,6 +301,28 @@ pub struct TraceArgs {
     /// Run this command (with sudo: as the user who called it) and trace until it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub run: Vec<OsString>,
+}
+
+/// Of `record`.
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// The record: made if it is not there, otherwise continued
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Delete what is older than this: 12h, 30d, 8w. The last incidents of files that are still in
+    /// trouble stay
+    #[arg(long, value_name = "TIME", value_parser = parse_age, help_heading = "Limits of the record")]
+    pub keep: Option<Duration>,
+
+    /// Delete the oldest when FILE is larger than this: 500M, 2G. The last incidents of files that
+    /// are still in trouble stay
+    #[arg(long, value_name = "SIZE", value_parser = parse_record_size, help_heading = "Limits of the record")]
+    pub max_size: Option<u64>,
+
+    /// As of `trace`.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// Of `ingest`.
@@ -527,6 +578,26 @@ fn parse_incident(text: &str) -> Result<IncidentName, String> {
     })
 }
 
+/// The smallest record that has room for its log.
+const SMALLEST: u64 = 16 << 20;
+
+/// `500M`, `2G`.
+fn parse_record_size(text: &str) -> Result<u64, String> {
+    parse_size(text)
+        .ok()
+        .filter(|bytes| *bytes >= SMALLEST)
+        .ok_or_else(|| "not a size from 16M on; write it as 500M or 2G".to_owned())
+}
+
+/// `12h`, `30d`, `8w`.
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let bad = |_| "not a time; write it as 12h, 30d or 8w".to_owned();
+    let span: jiff::Span = text.parse().map_err(bad)?;
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let signed = span.to_duration(days).map_err(bad)?;
+    positive(Duration::try_from(signed).map_err(|_| "a time before now".to_owned())?)
+}
+
 /// `30s`, `5m`, `1h30m`; a bare number is seconds, as with other tracers.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
@@ -563,6 +634,22 @@ mod tests {
         assert_eq!(parse_ring_size("4M"), Ok(4 << 20));
         for bad in ["", "K", "3K", "2K", "128M", "9999999M", "-4K", "4 K"] {
             assert!(parse_ring_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_of_a_record_are_what_people_write() {
+        assert_eq!(parse_record_size("2G"), Ok(2 << 30));
+        assert_eq!(parse_record_size("500M"), Ok(500 << 20));
+        for bad in ["", "G", "1M", "-2G", "2 GB", "99999999999T"] {
+            assert!(parse_record_size(bad).is_err(), "{bad}");
+        }
+        let day = 86_400;
+        for (text, seconds) in [("30d", 30 * day), ("8w", 56 * day), ("12h", day / 2)] {
+            assert_eq!(parse_age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "30", "0d", "-1d", "1 month", "soon"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
         }
     }
 

@@ -14,3 +14,4 @@ pub mod output;
 pub mod rescue;
 pub mod schema;
 pub mod source;
+pub mod store;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Trace(Box::new(cli.trace)))
     {
         Command::Trace(args) => cmd::trace::main(&args, live::attach),
+        Command::Record(args) => cmd::record::main(&args, live::attach),
         Command::Ingest(args) => cmd::ingest::main(&args),
         Command::Rescue(args) => cmd::rescue::main(&args),
         Command::VerifyWorker => cmd::rescue::worker(),

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod ingest;
+pub mod record;
 #[cfg(target_os = "linux")]
 pub mod rescue;
 #[cfg(not(target_os = "linux"))]

@@ -5,6 +5,7 @@ mod child;
 pub(super) mod events;
 mod filter;
 mod held;
+mod keeping;
 mod plan;
 mod repeats;
 mod session;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 
 pub use events::Event;
 pub use filter::Filter;
+pub use keeping::Keeping;
 pub use plan::Plan;
 pub use session::Io;
 pub use verify::VerifyPlan;
@@ -53,14 +55,16 @@ where
     E: StdError + Send + Sync + 'static,
 {
     log_to_stderr(args.report.quiet, args.report.verbose);
-    try_main(args, attach).unwrap_or_else(|error| {
+    try_main(args, None, attach).unwrap_or_else(|error| {
         complain(&error);
         Exit::Error
     })
 }
 
-fn try_main<S, E>(
+/// Traces, and keeps what it is told to.
+pub(super) fn try_main<S, E>(
     args: &TraceArgs,
+    keeping: Option<Keeping>,
     attach: impl FnOnce(Options) -> Result<S, E>,
 ) -> anyhow::Result<Exit>
 where
@@ -69,7 +73,10 @@ where
 {
     let plan = Plan::new(args);
     ready_to_rescue(&plan)?;
-    let io = || standard_streams(&args.report, Enricher::default());
+    let io = Io {
+        keeping,
+        ..standard_streams(&args.report, Enricher::default())
+    };
     match args.source {
         SourceName::Ebpf => {
             let of_dtrace = [
@@ -88,7 +95,7 @@ where
                 let source = attach(plan.options)
                     .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
                 let events = events::watch().context("cannot watch for signals")?;
-                run(source, plan, io(), events).await
+                run(source, plan, io, events).await
             })
         }
         SourceName::Dtrace => {
@@ -121,7 +128,7 @@ where
                     never = say_that_it_takes_long(args.report.quiet) => match never {},
                 };
                 let source = source.context("cannot trace with dtrace")?;
-                run(source, plan, io(), events).await
+                run(source, plan, io, events).await
             })
         }
     }
@@ -194,6 +201,7 @@ pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
         tone: tone(args.color),
         enricher,
         look_at_clocks,
+        keeping: None,
     }
 }
 
@@ -224,7 +232,7 @@ pub async fn run<S: FactSource>(
     session.reached(source.now());
     let messages = source.finish(end.reason, &mut facts).await;
     session.say_all(messages);
-    if end.reason != StopReason::ReaderGone
+    if (end.reason != StopReason::ReaderGone || session.keeps())
         && let Err(error) = session.take(&mut facts, |_, _| {})
     {
         end.reason = End::output(error)?.reason;

@@ -5,6 +5,7 @@
 //! and never hides an incident. Nothing is guessed: a process is only described when it is
 //! certainly still the same process.
 
+mod beneath;
 mod container;
 mod device;
 mod machine;
@@ -19,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use beneath::Beneath;
 pub use machine::{Machine, look_at_clocks, machine};
 
 use crate::{

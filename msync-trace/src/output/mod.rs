@@ -6,12 +6,11 @@ use std::io;
 
 use crate::schema::Record;
 
-mod escape;
 mod json;
 mod message;
 mod text;
 
-pub use escape::escape;
+pub use crate::schema::escape;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
 pub use text::{Style, Text, Verbosity};

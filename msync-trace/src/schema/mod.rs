@@ -5,6 +5,7 @@
 //! the same records for other programs; a test holds the two together.
 
 mod clock;
+mod escape;
 mod fact;
 mod json;
 mod names;
@@ -12,6 +13,7 @@ mod record;
 mod words;
 
 pub use clock::{Clock, WallTime};
+pub use escape::{BadEscape, escape, unescape};
 pub use json::{from_line, is_unprintable, to_line};
 pub use names::{BadSpelling, Name};
 pub use record::{
@@ -19,7 +21,7 @@ pub use record::{
     HookRecord, HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
     Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
-pub use words::{Word, parse_dev, spell_dev};
+pub use words::{Word, parse_dev, parse_filesystem, spell_dev};
 
 /// The version of the records in this room. It changes when a field changes its meaning or goes
 /// away; new fields and new record types do not change it.

@@ -274,6 +274,17 @@ impl<'de> Deserialize<'de> for InodeKey {
     }
 }
 
+/// A filesystem by what kind of identity it has (`uuid`, `dev`, `fsid`) and the spelling of that.
+#[must_use]
+pub fn parse_filesystem(kind: &str, text: &str) -> Option<FileSystemId> {
+    match kind {
+        "uuid" => parse_uuid(text).map(FileSystemId::Uuid),
+        "dev" => parse_dev(text).map(FileSystemId::Device),
+        "fsid" => parse_fsid(text).map(FileSystemId::Fsid),
+        _ => None,
+    }
+}
+
 fn parse_fsid(text: &str) -> Option<u64> {
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     u64::from_str_radix(text, 16).ok().filter(|_| digits)

@@ -14,10 +14,11 @@ use anyhow::Context;
 use crate::{
     cli::IncidentName,
     enrich::machine,
-    model::{ByteRange, ChangeKind, IncidentId, InodeKey},
+    model::{ByteRange, ChangeKind, Discarded, FactKind, Gone, IncidentId, InodeKey, WriteOk},
     output::escape,
     rescue::{Obstacle, Target},
     schema::{Body, IncidentRecord, from_line},
+    store::{Reader, StoreError},
 };
 
 /// One run that was recorded.
@@ -28,6 +29,8 @@ struct Run {
     incidents: BTreeMap<IncidentId, IncidentRecord>,
     /// Recovered or given up on purpose: of interest only if asked for by its number.
     settled: BTreeSet<IncidentId>,
+    /// What is still lost of each file, by the facts, where they are known.
+    lost: Option<BTreeMap<InodeKey, Vec<ByteRange>>>,
 }
 
 /// See the module.
@@ -54,7 +57,8 @@ impl Evidence {
             .read_to_end(&mut begin)
             .with_context(|| format!("cannot read {name}"))?;
         if begin == SQLITE {
-            anyhow::bail!("{name} is a database: give the JSON lines of `trace -o json`");
+            let runs = database(path)?;
+            return Ok(Self { name, runs });
         }
         file.rewind()
             .with_context(|| format!("cannot read {name}"))?;
@@ -116,12 +120,7 @@ impl Evidence {
             .runs
             .iter()
             .filter(|run| run.is_ours().is_ok())
-            .flat_map(Run::outstanding)
-            .filter(|incident| incident.file.inode == file)
-            .flat_map(|incident| match incident.ranges.is_empty() {
-                true => vec![ByteRange::ALL],
-                false => incident.ranges.clone(),
-            })
+            .flat_map(|run| run.outstanding(file))
             .collect();
         match ranges.is_empty() {
             false => Ok(ranges),
@@ -153,9 +152,47 @@ impl Run {
         Ok(())
     }
 
-    fn outstanding(&self) -> impl Iterator<Item = &IncidentRecord> {
-        let incidents = self.incidents.values();
-        incidents.filter(|incident| !self.settled.contains(&incident.incident))
+    fn outstanding(&self, file: InodeKey) -> Vec<ByteRange> {
+        if let Some(lost) = &self.lost {
+            return lost.get(&file).cloned().unwrap_or_default();
+        }
+        let incidents = self.incidents.values().filter(|incident| {
+            incident.file.inode == file && !self.settled.contains(&incident.incident)
+        });
+        incidents
+            .flat_map(|incident| match incident.ranges.is_empty() {
+                true => vec![ByteRange::ALL],
+                false => incident.ranges.clone(),
+            })
+            .collect()
+    }
+
+    /// Facts know more than incidents: also what was lost and not yet lied about, and which part of
+    /// it was written after all.
+    fn fact(&mut self, kind: &FactKind) {
+        let lost = self.lost.get_or_insert_default();
+        match kind {
+            FactKind::WriteFailed(failed) => {
+                let range = failed.range.unwrap_or(ByteRange::ALL);
+                lost.entry(failed.inode).or_default().push(range);
+            }
+            FactKind::WriteOk(WriteOk { inode, range })
+            | FactKind::Discarded(Discarded { inode, range }) => {
+                if let Some(ranges) = lost.get_mut(inode) {
+                    *ranges = ranges
+                        .iter()
+                        .flat_map(|lost| without(*lost, *range))
+                        .collect();
+                }
+            }
+            FactKind::Gone(Gone {
+                inode,
+                deleted: true,
+            }) => {
+                lost.remove(inode);
+            }
+            _ => {}
+        }
     }
 
     fn take(&mut self, body: Body) {
@@ -171,6 +208,38 @@ impl Run {
             _ => {}
         }
     }
+}
+
+/// The parts of a range that are not in the other.
+fn without(range: ByteRange, other: ByteRange) -> impl Iterator<Item = ByteRange> {
+    let before = ByteRange::new(range.start(), range.end().min(other.start()));
+    let after = ByteRange::new(range.start().max(other.end()), range.end());
+    before.into_iter().chain(after)
+}
+
+/// What `record` keeps.
+fn database(path: &Path) -> Result<Vec<Run>, StoreError> {
+    let reader = Reader::open(path)?;
+    let mut runs = Vec::new();
+    for row in reader.runs()? {
+        let mut run = Run {
+            host: row.host.clone(),
+            boot_id: row.boot_id.clone(),
+            ..Run::default()
+        };
+        reader.incidents(row.run, |record, _| {
+            run.take(record.body);
+            Ok::<_, StoreError>(())
+        })?;
+        if run.is_ours().is_ok() {
+            reader.facts(&row, |_, fact| {
+                run.fact(&fact.kind);
+                Ok::<_, StoreError>(())
+            })?;
+        }
+        runs.push(run);
+    }
+    Ok(runs)
 }
 
 /// The last line of a run that goes on, or was killed, may be cut.
@@ -199,4 +268,31 @@ fn json_lines(lines: impl BufRead) -> anyhow::Result<Vec<Run>> {
     }
     anyhow::ensure!(!runs.is_empty(), "it is empty");
     Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(start: u64, end: u64) -> ByteRange {
+        ByteRange::new(start, end).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_after_all_is_not_lost() {
+        let left = |other| without(range(10, 20), other).collect::<Vec<_>>();
+        assert_eq!(left(range(0, 10)), [range(10, 20)]);
+        assert_eq!(left(range(20, 30)), [range(10, 20)]);
+        assert_eq!(left(range(12, 15)), [range(10, 12), range(15, 20)]);
+        assert_eq!(left(range(0, 15)), [range(15, 20)]);
+        assert_eq!(left(range(15, 99)), [range(10, 15)]);
+        assert_eq!(left(range(0, 99)), []);
+    }
+
+    #[test]
+    fn a_file_that_is_no_record_is_refused_and_a_cut_last_line_is_not() {
+        for bad in ["", "hello\n", "{}\n", "\n\n"] {
+            assert!(json_lines(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
 }

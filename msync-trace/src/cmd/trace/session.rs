@@ -12,6 +12,7 @@ use anyhow::Context;
 use super::{
     End, Filter, Plan,
     held::Held,
+    keeping::Keeping,
     repeats::{PACE, Repeat, Repeats},
     tally::Tally,
     verify::{Verifier, VerifyPlan},
@@ -30,6 +31,7 @@ use crate::{
         Record, Start, Stop, StopReason, WallTime,
     },
     source::{HookState, HookStatus, Origin},
+    store::RunHeader,
 };
 
 /// Where a trace writes, and what it looks at besides its facts.
@@ -44,6 +46,8 @@ pub struct Io {
     pub enricher: Enricher,
     /// Reads both clocks of this machine.
     pub look_at_clocks: fn() -> (MonoTime, WallTime),
+    /// Where everything is kept for later, shown or not.
+    pub keeping: Option<Keeping>,
 }
 
 /// What time it is in the facts.
@@ -87,6 +91,9 @@ pub(super) struct Session {
     verifier: Option<Verifier>,
     /// What is not shown before that is done.
     held: Held,
+    /// Nobody reads the output any more.
+    muted: bool,
+    output_error: Option<io::Error>,
 }
 
 /// How often is looked for verdicts that are waited for.
@@ -122,6 +129,8 @@ impl Session {
             verdicts: Vec::new(),
             verifier: None,
             held: Held::default(),
+            muted: false,
+            output_error: None,
         }
     }
 
@@ -179,7 +188,23 @@ impl Session {
             ));
         }
         self.hooks = hooks.to_vec();
-        self.show(self.began, Body::Start(Box::new(start)))
+        self.begin_keeping(plan, &start)?;
+        let shown = self.show(self.began, Body::Start(Box::new(start)));
+        shown.and(self.output_error())
+    }
+
+    fn begin_keeping(&mut self, plan: &Plan, start: &Start) -> io::Result<()> {
+        let Some(keeping) = &mut self.io.keeping else {
+            return Ok(());
+        };
+        let header = RunHeader {
+            began: self.began,
+            began_wall: self.clock.wall(self.began),
+            start: start.clone(),
+            include_async: plan.options.include_async,
+            input: plan.input.clone(),
+        };
+        keeping.begin(header).map_err(io::Error::other)
     }
 
     /// Shows the hooks again if they are not those that were shown last.
@@ -206,7 +231,9 @@ impl Session {
         self.hooks = hooks.to_vec();
         let now = self.now();
         let hooks = hooks.iter().map(HookRecord::from).collect();
-        self.show(now, Body::Hooks(HooksRecord { hooks }))
+        let shown = self.show(now, Body::Hooks(HooksRecord { hooks }));
+        self.hand_over();
+        shown.and(self.output_error())
     }
 
     /// Takes in facts, in the order of their times, and shows what follows from them. Tells
@@ -214,16 +241,39 @@ impl Session {
     pub(super) fn take(
         &mut self,
         facts: &mut Vec<Fact>,
-        mut released: impl FnMut(&InodeKey, Release),
+        released: impl FnMut(&InodeKey, Release),
     ) -> io::Result<()> {
         if facts.is_empty() {
             return Ok(());
         }
-        if let Now::Ours(look) = self.now {
-            let (mono, wall) = look();
-            self.clock.observe(mono, wall);
-        }
+        self.look_at_clocks();
         let mut verdicts = std::mem::take(&mut self.verdicts);
+        let taken = self.take_each(facts, &mut verdicts, released);
+        self.verdicts = verdicts;
+        self.hand_over();
+        taken.and(self.output_error())
+    }
+
+    fn look_at_clocks(&mut self) {
+        let Now::Ours(look) = self.now else {
+            return;
+        };
+        let (mono, wall) = look();
+        let before = self.clock.offset_now();
+        self.clock.observe(mono, wall);
+        if let Some(keeping) = &mut self.io.keeping
+            && self.clock.offset_now() != before
+        {
+            keeping.clock(mono, self.clock.offset_now());
+        }
+    }
+
+    fn take_each(
+        &mut self,
+        facts: &mut Vec<Fact>,
+        verdicts: &mut Vec<Verdict>,
+        mut released: impl FnMut(&InodeKey, Release),
+    ) -> io::Result<()> {
         for fact in facts.drain(..) {
             self.facts += 1;
             self.reached(Some(fact.at));
@@ -232,22 +282,45 @@ impl Session {
             {
                 self.held.left_memory(inode);
             }
-            if let FactKind::StorageError(error) = fact.kind {
-                self.storage_errors.push((fact.at, error));
-                continue;
+            if let FactKind::StorageError(error) = &fact.kind {
+                self.storage_errors.push((fact.at, error.clone()));
+            } else {
+                self.correlator.apply(&fact, verdicts);
             }
-            self.correlator.apply(&fact, &mut verdicts);
+            self.keep(fact);
             for verdict in verdicts.drain(..) {
                 match verdict {
                     Verdict::Incident(incident) => self.incident(&incident)?,
                     Verdict::Change(change) => self.change(&change)?,
                     Verdict::Incomplete { at, loss } => self.lost(at, loss)?,
-                    Verdict::Released { inode, why } => released(&inode, why),
+                    Verdict::Released { inode, why } => {
+                        if let (Some(keeping), Release::Settled) = (&mut self.io.keeping, why) {
+                            keeping.settled(&inode);
+                        }
+                        released(&inode, why);
+                    }
                 }
             }
         }
-        self.verdicts = verdicts;
         Ok(())
+    }
+
+    /// Before the verdicts that follow from it.
+    fn keep(&mut self, fact: Fact) {
+        let Some(keeping) = &mut self.io.keeping else {
+            return;
+        };
+        let warning = keeping.fact(fact);
+        if let Some(warning) = warning {
+            self.say(&warning);
+        }
+    }
+
+    /// What came since the last time goes to where it is kept.
+    fn hand_over(&mut self) {
+        if let Some(keeping) = &mut self.io.keeping {
+            keeping.flush();
+        }
     }
 
     /// Within which time [`Self::tick`] should be called.
@@ -272,7 +345,9 @@ impl Session {
         let now = self.now();
         self.show_storage_errors(Some(now))?;
         let due = self.repeats.due(now);
-        due.into_iter().try_for_each(|held| self.show_repeat(held))
+        let shown = due.into_iter().try_for_each(|held| self.show_repeat(held));
+        self.hand_over();
+        shown.and(self.output_error())
     }
 
     /// Shows records that need not wait any longer.
@@ -282,9 +357,13 @@ impl Session {
         };
         verifier.turn();
         let messages = verifier.messages();
+        let mut ready = Vec::new();
         while let Some(record) = self.held.next(|incident| verifier.verdict(incident)) {
-            self.io.out.show(&record)?;
+            ready.push(record);
         }
+        ready
+            .iter()
+            .try_for_each(|record| self.keep_and_display(record))?;
         messages.iter().for_each(|message| self.say(message));
         Ok(())
     }
@@ -362,18 +441,32 @@ impl Session {
         let _ = writeln!(self.io.messages, "msync-trace: {message}");
     }
 
+    /// Whether what comes after nobody reads the output any more is of use.
+    pub(super) fn keeps(&self) -> bool {
+        self.io.keeping.is_some()
+    }
+
     /// Says what was found, and whether everything was seen.
-    pub(super) fn stop(mut self, end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
-        let compared = match end.reason {
-            StopReason::ReaderGone => Ok(()),
-            _ => self.finish_comparing(),
+    pub(super) fn stop(mut self, mut end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
+        self.muted |= end.reason == StopReason::ReaderGone;
+        let saves = self.verifier.as_ref().is_some_and(Verifier::saves);
+        let compared = match self.muted && !self.keeps() && !saves {
+            true => Ok(()),
+            false => self.finish_comparing(),
         };
+        let unkept = self.unkept();
+        if let Some(unkept) = &unkept {
+            end.error.get_or_insert_with(|| unkept.clone());
+        }
         let now = self.now();
         let missing_hooks = missing_hooks(hooks);
         let complete = self.correlator.complete()
             && missing_hooks.is_empty()
             && end.reason != StopReason::Error;
-        let exit = exit(end.reason, self.tally.totals().incidents, complete);
+        let exit = match unkept {
+            Some(_) => Exit::Error,
+            None => exit(end.reason, self.tally.totals().incidents, complete),
+        };
         let seen = self.correlator.totals();
         let stop = Stop {
             reason: end.reason,
@@ -398,9 +491,6 @@ impl Session {
         } else if let Some(error) = &stop.error {
             self.say(error);
         }
-        if end.reason == StopReason::ReaderGone {
-            return Ok(exit);
-        }
         let held = self.repeats.take_all();
         let mut shown = compared.and_then(|()| self.show_storage_errors(None));
         for repeat in held {
@@ -409,12 +499,31 @@ impl Session {
         if shown.is_ok() {
             shown = self.show(now, Body::Stop(Box::new(stop)));
         }
-        match shown {
+        let kept = self.end_keeping();
+        match shown.and(self.output_error()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(error).context("cannot write to standard output")
             }
+            _ if !kept => Ok(Exit::Error),
             _ => Ok(exit),
         }
+    }
+
+    /// Waits until everything so far is kept; otherwise says what is not.
+    fn unkept(&mut self) -> Option<String> {
+        self.io.keeping.as_mut()?.settle().err()
+    }
+
+    /// Whether everything was kept.
+    fn end_keeping(&mut self) -> bool {
+        let Some(keeping) = self.io.keeping.take() else {
+            return true;
+        };
+        let (said, all) = keeping.finish();
+        if self.verbosity > Verbosity::Quiet || !all {
+            self.say(&said);
+        }
+        all
     }
 
     fn incident(&mut self, incident: &Incident) -> io::Result<()> {
@@ -425,6 +534,7 @@ impl Session {
         };
         if !wanted || self.has_enough() {
             self.hide(incident.id);
+            self.keep_record(&record, false);
             return Ok(());
         }
         self.tally.incident(incident);
@@ -441,7 +551,7 @@ impl Session {
     /// Shows a record, after those that are held.
     fn emit(&mut self, record: Record) -> io::Result<()> {
         match self.held.is_empty() {
-            true => self.io.out.show(&record),
+            true => self.keep_and_display(&record),
             false => {
                 self.held.behind(record);
                 Ok(())
@@ -458,10 +568,13 @@ impl Session {
     }
 
     fn change(&mut self, change: &Change) -> io::Result<()> {
-        if self.hidden.contains(&change.id) {
+        let hidden = self.hidden.contains(&change.id);
+        if hidden && !self.keeps() {
             return Ok(());
         }
-        self.tally.change(change.kind);
+        if !hidden {
+            self.tally.change(change.kind);
+        }
         let Change { at, id, kind } = *change;
         if let ChangeKind::Repeated { repeats } = kind {
             return match self.repeats.show_now(Repeat { at, id, repeats }) {
@@ -476,11 +589,16 @@ impl Session {
     }
 
     fn show_change(&mut self, change: &Change) -> io::Result<()> {
-        let record = ChangeRecord {
+        let body = Body::Change(ChangeRecord {
             incident: change.id,
             change: change.kind,
-        };
-        self.show(change.at, Body::Change(record))
+        });
+        if self.hidden.contains(&change.id) {
+            let head = Head::at(change.at, &self.clock);
+            self.keep_record(&Record { head, body }, false);
+            return Ok(());
+        }
+        self.show(change.at, body)
     }
 
     fn lost(&mut self, at: MonoTime, loss: Lost) -> io::Result<()> {
@@ -498,6 +616,41 @@ impl Session {
     fn show(&mut self, at: MonoTime, body: Body) -> io::Result<()> {
         let head = Head::at(at, &self.clock);
         self.emit(Record { head, body })
+    }
+
+    fn keep_and_display(&mut self, record: &Record) -> io::Result<()> {
+        self.keep_record(record, true);
+        self.display(record)
+    }
+
+    fn keep_record(&mut self, record: &Record, shown: bool) {
+        let Some(keeping) = &mut self.io.keeping else {
+            return;
+        };
+        if let Some(warning) = keeping.record(record, shown) {
+            self.say(&warning);
+        }
+    }
+
+    /// What is kept besides does not suffer from an output that is gone: the error comes later.
+    fn display(&mut self, record: &Record) -> io::Result<()> {
+        if self.muted {
+            return Ok(());
+        }
+        let shown = self.io.out.show(record);
+        if !self.keeps() {
+            return shown;
+        }
+        if let Err(error) = shown {
+            self.muted = true;
+            self.output_error = Some(error);
+        }
+        Ok(())
+    }
+
+    /// An output that is gone, once.
+    fn output_error(&mut self) -> io::Result<()> {
+        self.output_error.take().map_or(Ok(()), Err)
     }
 }
 

@@ -156,6 +156,7 @@ async fn trace(source: Script, arguments: &[&str], room: Option<usize>) -> Ran {
         Paper::default(),
     );
     let io = Io {
+        keeping: None,
         out: Box::new(JsonLines::new(out.clone())),
         messages: Box::new(messages.clone()),
         tone: Tone::Plain,

@@ -96,6 +96,11 @@ impl Verifier {
         std::mem::take(&mut self.messages)
     }
 
+    /// Whether bytes are saved.
+    pub(super) fn saves(&self) -> bool {
+        self.plan.rescue.is_some()
+    }
+
     /// Whether something is waiting or being done.
     pub(super) fn is_busy(&self) -> bool {
         self.is_at_work() || !self.waiting.is_empty()

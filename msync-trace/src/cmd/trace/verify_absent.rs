@@ -36,6 +36,10 @@ impl Verifier {
         match self.0 {}
     }
 
+    pub(super) fn saves(&self) -> bool {
+        match self.0 {}
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         match self.0 {}
     }

@@ -1,8 +1,8 @@
 //! Names made safe for a terminal and a line-based reader, without losing a byte.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use crate::schema::is_unprintable;
+use super::is_unprintable;
 
 /// A name as printable text on one line. Reversible:
 ///
@@ -36,32 +36,57 @@ fn hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// The bytes of a name that [`escape`] spelled.
+///
+/// # Errors
+/// If [`escape`] spells no name so.
+pub fn unescape(text: &str) -> Result<Vec<u8>, BadEscape> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut parts = text.split('\\');
+    out.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+    while let Some(part) = parts.next() {
+        let rest = match part.as_bytes() {
+            // Two backslashes have nothing between them.
+            [] => {
+                out.push(b'\\');
+                parts.next().ok_or(BadEscape)?.as_bytes()
+            }
+            [b'n', rest @ ..] => {
+                out.push(b'\n');
+                rest
+            }
+            [b'x', high, low, rest @ ..] => {
+                out.push(hex_digit(*high)? << 4 | hex_digit(*low)?);
+                rest
+            }
+            _ => return Err(BadEscape),
+        };
+        out.extend_from_slice(rest);
+    }
+    Ok(out)
+}
+
+fn hex_digit(digit: u8) -> Result<u8, BadEscape> {
+    let value = char::from(digit).to_digit(16).ok_or(BadEscape)?;
+    u8::try_from(value).map_err(|_| BadEscape)
+}
+
+/// A text that is no spelling of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadEscape;
+
+impl fmt::Display for BadEscape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a backslash is followed by neither a backslash nor n nor x and two digits")
+    }
+}
+
+impl std::error::Error for BadEscape {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    /// What a reader of our output would write to get the bytes back.
-    fn unescape(text: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut bytes = text.bytes();
-        while let Some(byte) = bytes.next() {
-            if byte != b'\\' {
-                out.push(byte);
-                continue;
-            }
-            match bytes.next() {
-                Some(b'\\') => out.push(b'\\'),
-                Some(b'n') => out.push(b'\n'),
-                Some(b'x') => {
-                    let digits: String = bytes.by_ref().take(2).map(char::from).collect();
-                    out.push(u8::from_str_radix(&digits, 16).unwrap());
-                }
-                other => panic!("unknown escape {other:?} in {text:?}"),
-            }
-        }
-        out
-    }
 
     #[test]
     fn a_file_name_cannot_move_the_cursor_or_start_a_line() {
@@ -76,6 +101,14 @@ mod tests {
         assert_eq!(escape("größe 数据".as_bytes()), "größe 数据");
     }
 
+    #[test]
+    fn what_is_no_spelling_is_refused() {
+        for bad in ["\\", "\\q", "\\x", "\\x4", "\\xzz", "a\\\\\\"] {
+            assert_eq!(unescape(bad), Err(BadEscape), "{bad}");
+        }
+        assert_eq!(unescape("a\\\\nb\\x0a"), Ok(b"a\\nb\n".to_vec()));
+    }
+
     proptest! {
         #[test]
         fn nothing_unprintable_survives_and_nothing_is_lost(
@@ -83,14 +116,14 @@ mod tests {
         ) {
             let text = escape(&name);
             prop_assert!(!text.chars().any(is_unprintable), "{:?}", text);
-            prop_assert_eq!(unescape(&text), name);
+            prop_assert_eq!(unescape(&text), Ok(name));
         }
 
         #[test]
         fn also_of_any_unicode_text(name in any::<String>()) {
             let text = escape(name.as_bytes());
             prop_assert!(!text.chars().any(is_unprintable), "{:?}", text);
-            prop_assert_eq!(unescape(&text), name.into_bytes());
+            prop_assert_eq!(unescape(&text), Ok(name.into_bytes()));
         }
     }
 }

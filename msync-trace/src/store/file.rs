@@ -1,0 +1,191 @@
+//! The record as a file: made, recognised, opened.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::{StoreError, error::While, layout};
+
+/// The file beside a record with this ending: `-wal`, `-lock` ...
+pub(super) fn sibling(record: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(record);
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Where a record really is: whoever writes it through a symbolic link writes the same record.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
+    if let Ok(real) = fs::canonicalize(path) {
+        return Ok(real);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or_else(|| StoreError::NotOurs {
+        path: path.to_owned(),
+        what: "a directory",
+    })?;
+    let folder = fs::canonicalize(folder).during("open the directory of", path)?;
+    Ok(folder.join(name))
+}
+
+/// Whether something is there; an error if that is no record. Touches nothing.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    let not_ours = |what| StoreError::NotOurs {
+        path: path.to_owned(),
+        what,
+    };
+    let is = match fs::metadata(path) {
+        Ok(is) => is,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).during("read", path),
+    };
+    let kind = is.file_type();
+    if kind.is_dir() {
+        return Err(not_ours("a directory"));
+    }
+    if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
+        return Err(not_ours("a special file"));
+    }
+    if is.len() == 0 {
+        return Ok(false);
+    }
+    // The header of a record is complete before the record has its name.
+    let mut header = [0; 100];
+    let mut file = File::open(path).during("read", path)?;
+    match file.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(not_ours("another kind of file"));
+        }
+        Err(error) => return Err(error).during("read", path),
+    }
+    if !header.starts_with(b"SQLite format 3\0") {
+        return Err(not_ours("another kind of file"));
+    }
+    if header[68..72] != layout::APPLICATION.to_be_bytes() {
+        return Err(not_ours("another SQLite database"));
+    }
+    Ok(true)
+}
+
+/// Makes an empty record. It appears under its name when it is complete and on the disk.
+pub(super) fn create(path: &Path) -> Result<(), StoreError> {
+    let new = sibling(path, "-new");
+    set_aside_log(path)?;
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).during("remove", &new);
+        }
+        _ => {}
+    }
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .during("create", path)?;
+    let made = fill(&new)
+        .and_then(|()| file.sync_all().during("write", path))
+        .and_then(|()| fs::rename(&new, path).during("create", path));
+    if made.is_err() {
+        // What is in the way of the next attempt is removed by it.
+        let _ = fs::remove_file(&new);
+        return made;
+    }
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .during("write the directory of", path)
+}
+
+fn fill(new: &Path) -> Result<(), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(new, flags).during("create", new)?;
+    layout::create(&mut connection).during("create", new)?;
+    connection
+        .close()
+        .map_err(|(_, error)| error)
+        .during("create", new)
+}
+
+/// A log without its record would be taken for the log of the new one.
+fn set_aside_log(path: &Path) -> Result<(), StoreError> {
+    for ending in ["-wal", "-journal"] {
+        let log = sibling(path, ending);
+        match fs::rename(&log, sibling(&log, "-orphan")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).during("set aside", &log);
+            }
+            _ => {}
+        }
+    }
+    match fs::remove_file(sibling(path, "-shm")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).during("replace", path),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a record to write it. Only for whoever holds the lock.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    write_log_again(&sibling(path, "-wal"))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).during("open", path)?;
+    layout::version(&connection, path)?;
+    set_up(&connection).during("open", path)?;
+    layout::lift(&mut connection, path)?;
+    Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(2))?;
+    // Closed after an error, nothing more is written behind our back.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(()))?;
+    connection.query_row("PRAGMA journal_size_limit = 4194304", [], |_| Ok(()))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(())
+}
+
+/// Writes a log that is there already once more, the same bytes. A flush that failed left bytes in the
+/// page cache that look as if they were on the disk; SQLite would build on them.
+fn write_log_again(log: &Path) -> Result<(), StoreError> {
+    let file = OpenOptions::new().read(true).write(true).open(log);
+    let mut file = match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file.during("open", log)?,
+    };
+    let mut again = || -> io::Result<()> {
+        let mut bytes = vec![0; 1 << 20];
+        let mut at = 0;
+        loop {
+            file.seek(SeekFrom::Start(at))?;
+            let length = file.read(&mut bytes)?;
+            if length == 0 {
+                return file.sync_all();
+            }
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(&bytes[..length])?;
+            at += length as u64;
+        }
+    };
+    again().during("write", log)
+}
+
+/// Which file it is, to notice that another one has its name.
+pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|is| (is.dev(), is.ino()))
+}

@@ -1,0 +1,38 @@
+//! Recorded facts and incidents: one SQLite file, written while they happen and read afterwards.
+//!
+//! The contract on disk:
+//!
+//! - `layout.sql` is the layout; `docs/record.md` explains it to its users. `application_id` says that
+//!   a file is a record, `user_version` which layout it has. An older layout is lifted by a table of
+//!   steps, a newer one is refused with the version that reads it.
+//! - A file appears under its name complete with its layout, or not at all.
+//! - What is said to be stored is on the disk: each batch is one transaction in the write-ahead log,
+//!   and the log is flushed before the transaction counts. Facts wait for each other for half a second,
+//!   incidents for nothing.
+//! - A write that failed may look successful when the file is opened again: the kernel keeps the bytes,
+//!   clean. So what is in the log is written once more before it is relied on, and whatever was not
+//!   acknowledged is stored again.
+//! - While nothing can be written, what happens is kept in bounded memory, the newest of it. What did not
+//!   fit is counted in `gaps`.
+//! - One program writes, which `FILE-lock` says with its process id; any number read.
+//!
+//! This room does not know where facts come from and shows nothing.
+
+mod columns;
+mod error;
+mod file;
+mod header;
+mod layout;
+mod lock;
+mod queue;
+mod read;
+mod recorder;
+mod retention;
+mod write;
+
+pub use error::StoreError;
+pub use header::RunHeader;
+pub use queue::Dropped;
+pub use read::{Gap, Reader, RunRow};
+pub use recorder::{Kept, Recorder};
+pub use retention::Limits;
