@@ -18,9 +18,9 @@ pub use escape::{BadEscape, escape, unescape};
 pub use json::{from_line, is_unprintable, to_line, write_report};
 pub use names::{BadSpelling, Name};
 pub use record::{
-    Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
-    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record, Start,
-    Stop, StopReason, StorageErrorRecord, Totals,
+    Body, ChangeRecord, CommandEnd, Comparison, Container, Explanation, FileRecord, Filters, Head,
+    HookRecord, HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
+    Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use report::{
     Asked, BytesNow, ErrorCount, FileReport, IncidentReport, LossState, REPORT, RangeReport,

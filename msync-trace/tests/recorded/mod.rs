@@ -115,7 +115,7 @@ impl Run {
         for verdict in std::mem::take(&mut self.verdicts) {
             self.verdict(verdict);
         }
-        if self.facts % 4096 == 0 {
+        if self.facts.is_multiple_of(4096) {
             self.recorder.flush();
             // Made up facts come faster than any disk: what does not fit into memory would be lost.
             while self.facts - self.recorder.stored().0 > 60_000 {
