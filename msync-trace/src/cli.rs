@@ -165,6 +165,21 @@ Exit status:
   2  error: bad usage, not permitted, or it could not be saved
   3  it could not be known: not in memory any more, or the disk cannot be read";
 
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  msync-trace export --format jsonl run.db | jq -r 'select(.type==\"incident\") | .file.path'
+      everything in the record, one JSON object per line
+  msync-trace export --format parquet --out evidence/db1.parquet db1.db
+      the incidents of one host, for DuckDB, ClickHouse or Spark (docs/report.md has queries)
+  msync-trace export --format csv --table facts --out facts.csv run.db
+      every fact, as a table
+
+Every row says host, boot_id and run.
+
+Exit status:
+  0  done
+  2  error: bad usage, or a record could not be read (the others are exported all the same)";
+
 /// Reports silent data loss: an msync that returned 0 over bytes that the kernel had failed to
 /// write.
 #[derive(Debug, Parser)]
@@ -204,6 +219,9 @@ pub enum Command {
     /// The process that compares for `trace --verify`
     #[command(hide = true)]
     VerifyWorker,
+    /// Turn recorded files into JSON lines, CSV or Parquet, for other engines
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
     /// Say whether this machine can be traced, and what to do about what is missing
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckArgs),

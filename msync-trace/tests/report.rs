@@ -285,3 +285,74 @@ fn a_record_is_never_written_over_by_its_report() {
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
+
+fn export(arguments: &[&str], files: &[&Path]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+    command
+        .arg("export")
+        .args(arguments)
+        .args(files)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn exported_lines_are_the_published_records_and_say_where_they_are_from() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    let output = export(&["--format", "jsonl"], &[&path]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let schema = include_str!("../../docs/schema/v1.json");
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let mut types = Vec::new();
+    for line in text(&output.stdout).lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert!(validator.is_valid(&value), "{line}");
+        assert_eq!(value["host"], "db1", "{line}");
+        assert_eq!(value["boot_id"], "boot-of-db1", "{line}");
+        assert_eq!(value["run"], 1, "{line}");
+        types.push(value["type"].as_str().unwrap().to_owned());
+    }
+    let count = |kind: &str| types.iter().filter(|it| *it == kind).count();
+    assert_eq!(
+        (types.first().unwrap(), types.last().unwrap()),
+        (&"start".into(), &"stop".into())
+    );
+    assert_eq!(
+        (
+            count("incident"),
+            count("write_failed"),
+            count("sync_return")
+        ),
+        (3, 3, 5)
+    );
+}
+
+#[test]
+fn exported_tables_have_a_row_for_each_incident_and_fact() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    for (table, rows) in [("incidents", 3), ("facts", 11), ("files", 3), ("runs", 1)] {
+        let output = export(&["--format", "csv", "--table", table], &[&path]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let came = text(&output.stdout);
+        assert_eq!(came.lines().count(), rows + 1, "{came}");
+        let columns = |line: &str| line.matches(',').count();
+        let header = columns(came.lines().next().unwrap());
+        let same = |line: &str| line.contains('"') || columns(line) == header;
+        assert!(came.lines().all(same), "{came}");
+        let out = folder.file(&format!("{table}.parquet"));
+        let arguments = [
+            "--format",
+            "parquet",
+            "--table",
+            table,
+            "-o",
+            out.to_str().unwrap(),
+        ];
+        let output = export(&arguments, &[&path]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let bytes = std::fs::read(&out).unwrap();
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    }
+}

@@ -7,6 +7,7 @@ mod demo;
 mod ebpf_toolchain;
 #[cfg(target_os = "linux")]
 mod faults;
+mod fleet;
 mod freebsd;
 #[cfg(target_os = "linux")]
 mod lab;

@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: finds or installs what building, testing and virtual machines take.
 
+mod duckdb;
 mod ebpf;
 mod packages;
 mod python;
@@ -59,6 +60,8 @@ pub enum Group {
     Freebsd,
     /// Benchmarks.
     Bench,
+    /// Asking exported evidence.
+    Fleet,
 }
 
 /// What became of a thing.
@@ -118,6 +121,12 @@ pub fn ensure_vm() -> Result<PathBuf> {
 pub fn ensure_zig() -> Result<PathBuf> {
     ensure(&[Group::Freebsd])?;
     zig::program().ok_or_else(|| anyhow::anyhow!("zig is not where set-up put it"))
+}
+
+/// Makes sure that exported evidence can be asked; a Python that has DuckDB.
+pub fn ensure_duckdb() -> Result<PathBuf> {
+    ensure(&[Group::Fleet])?;
+    duckdb::python().ok_or_else(|| anyhow::anyhow!("DuckDB is not where set-up put it"))
 }
 
 /// Installs what is missing in these groups, saying what and why.
@@ -191,6 +200,7 @@ fn things(group: Group) -> Vec<Box<dyn Thing>> {
                 .collect()
         }
         Group::Freebsd => tools.chain([zig::thing()]).collect(),
+        Group::Fleet => tools.chain([duckdb::thing()]).collect(),
         Group::Scenarios | Group::Bench => tools.collect(),
     }
 }
@@ -231,6 +241,12 @@ const TOOLS: &[Tool] = &[
         "losetup",
         "mount",
         "makes loop devices that fail on purpose",
+    ),
+    tool(
+        Group::Build,
+        "sqlite3",
+        "sqlite3",
+        "asks the questions of docs/record.md",
     ),
     tool(
         Group::Scenarios,

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    freebsd, lint_d, paths, readme,
+    fleet, freebsd, lint_d, paths, readme,
     setup::{self, Group},
     step::{Ending, Step, progress, seconds},
     tally::{CargoTestOutput, ScenarioOutput, Tally},
@@ -119,6 +119,7 @@ enum Check {
     LintD,
     Units,
     Build,
+    Fleet,
     Scenarios,
     Fuzz,
     Readme,
@@ -136,6 +137,7 @@ impl Check {
             Self::LintD,
             Self::Units,
             Self::Build,
+            Self::Fleet,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
         all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
@@ -151,6 +153,7 @@ impl Check {
             Self::LintD => "lint-d".to_owned(),
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
+            Self::Fleet => "fleet".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
             Self::Readme => "readme".to_owned(),
@@ -167,6 +170,7 @@ impl Check {
             Self::LintD => "the D scripts, by the rules of cargo xtask lint-d".to_owned(),
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
+            Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
@@ -335,6 +339,7 @@ impl TestRun<'_> {
             Check::Units => units(check),
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
+            Check::Fleet => fleet::run(),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
             Check::Scenarios => scenarios_here(check),
             Check::Fuzz if !is_root() => Ok(Tally::one_skipped("fuzz: not root")),

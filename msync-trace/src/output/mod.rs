@@ -10,13 +10,15 @@ mod html;
 mod json;
 mod message;
 mod report;
+mod table;
 mod text;
 
 pub use crate::schema::escape;
 pub use html::write_html;
 pub use json::JsonLines;
 pub use message::{Tone, loss_sentence, reading, started, storage_error, summary};
-pub use report::{ReportStyle, cell, write_csv, write_text};
+pub use report::{ReportStyle, inert, write_csv, write_text};
+pub use table::{CsvRows, ParquetRows, Rows};
 pub use text::{Style, Text, Verbosity};
 
 /// Something that shows records, each at once.

@@ -11,6 +11,7 @@ mod json;
 mod names;
 mod record;
 mod report;
+mod table;
 mod words;
 
 pub use clock::{Clock, WallTime};
@@ -20,13 +21,14 @@ pub use names::{BadSpelling, Name};
 pub use record::{
     Body, ChangeRecord, CommandEnd, Comparison, Container, Explanation, FileRecord, Filters, Head,
     HookRecord, HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
-    Start, Stop, StopReason, StorageErrorRecord, Totals,
+    SchemaVersion, Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use report::{
     Asked, BytesNow, ErrorCount, FileReport, IncidentReport, LossState, REPORT, RangeReport,
     RecordGap, Report, ReportSummary, ReportType, ReportVersion, RunReport, StorageErrorReport,
     TimelineEntry, TimelineKind,
 };
+pub use table::{Cell, Column, ColumnKind};
 pub use words::{Word, parse_dev, parse_filesystem, spell_dev};
 
 /// The version of the records in this room. It changes when a field changes its meaning or goes

@@ -21,6 +21,7 @@
 mod ask;
 mod columns;
 mod error;
+pub mod export;
 mod file;
 mod header;
 mod layout;

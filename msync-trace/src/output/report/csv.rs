@@ -40,7 +40,12 @@ pub fn cell(text: &str) -> String {
 
 /// A name as it stands in a cell: on one line, and no formula.
 fn name(bytes: &[u8]) -> String {
-    let text = escape(bytes);
+    inert(escape(bytes))
+}
+
+/// Printable text that no spreadsheet takes for a formula.
+#[must_use]
+pub fn inert(text: String) -> String {
     match text.chars().next() {
         Some(first @ ('=' | '+' | '-' | '@')) => {
             format!("\\x{:02x}{}", u32::from(first), &text[1..])

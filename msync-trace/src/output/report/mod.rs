@@ -3,5 +3,5 @@
 mod csv;
 mod text;
 
-pub use csv::{cell, write_csv};
+pub use csv::{cell, inert, write_csv};
 pub use text::{ReportStyle, write_text};
