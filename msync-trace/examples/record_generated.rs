@@ -84,6 +84,7 @@ fn header(clock: &Clock) -> RunHeader {
     }
 }
 
+/// A file.
 pub fn inode(number: u64) -> InodeKey {
     InodeKey {
         fs: FileSystemId::Uuid([7; 16]),
@@ -104,6 +105,7 @@ fn view(number: u64) -> FileView {
     }
 }
 
+/// A page of it that could not be written, now.
 pub fn failed(number: u64, page: u64) -> Fact {
     Fact {
         at: look_at_clocks().0,
@@ -119,6 +121,7 @@ pub fn failed(number: u64, page: u64) -> Fact {
     }
 }
 
+/// An msync that lied about it, now.
 pub fn incident(number: u64) -> Incident {
     let (now, _) = look_at_clocks();
     let range = ByteRange::with_len(0, 4096).unwrap_or(ByteRange::ALL);
