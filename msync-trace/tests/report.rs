@@ -2,15 +2,23 @@
 //! and how it ends.
 
 mod recorded;
+#[path = "../examples/storm/mod.rs"]
+mod storm;
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use msync_trace::model::*;
+use msync_trace::{
+    model::*,
+    schema::Body,
+    source::dtrace,
+    store::{Reader, StoreError},
+};
 use recorded::*;
 use serde_json::Value;
+use storm::Storm;
 
 struct Folder(tempfile::TempDir);
 
@@ -354,5 +362,86 @@ fn exported_tables_have_a_row_for_each_incident_and_fact() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         let bytes = std::fs::read(&out).unwrap();
         assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    }
+}
+
+/// What a run said while it went on, what its record says, and what is judged of its facts later.
+fn three_answers(path: &Path, facts: Vec<Fact>) -> usize {
+    let mut run = Run::begin(path, header("db1"));
+    facts.into_iter().for_each(|fact| run.take(fact));
+    let live = run.end();
+    let incidents: Vec<_> = live
+        .into_iter()
+        .filter(|record| matches!(record.body, Body::Incident(_)))
+        .collect();
+    let reader = Reader::open(path).unwrap();
+    let mut recorded = Vec::new();
+    reader
+        .incidents(1, |record, _| {
+            recorded.push(record);
+            Ok::<_, StoreError>(())
+        })
+        .unwrap();
+    assert_eq!(recorded, incidents);
+    let report = json(&["--recompute"], &[path]);
+    let again = &report["recomputed"][0];
+    assert_eq!(again["same"], incidents.len(), "{again}");
+    assert_eq!(again["differences"], serde_json::json!([]), "{again}");
+    incidents.len()
+}
+
+#[test]
+fn live_recorded_and_judged_again_the_answer_is_the_same() {
+    let folder = Folder::new();
+    let mut storm = Storm::new();
+    let facts = (0..20_000).map(|_| storm.next_fact()).collect();
+    let found = three_answers(&folder.file("storm.db"), facts);
+    assert!(found > 20, "{found}");
+    let streams = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dtrace");
+    let mut incidents = 0;
+    for (nth, stream) in std::fs::read_dir(streams).unwrap().enumerate() {
+        let stream = stream.unwrap().path();
+        if stream.extension().is_some_and(|ending| ending == "txt") {
+            let facts = facts_of_stream(&std::fs::read(stream).unwrap());
+            incidents += three_answers(&folder.file(&format!("{nth}.db")), facts);
+        }
+    }
+    assert!(incidents > 10, "{incidents}");
+}
+
+#[test]
+fn a_record_that_says_otherwise_is_told_from_what_is_judged_again() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    let record = rusqlite::Connection::open(&path).unwrap();
+    record
+        .execute("DELETE FROM incidents WHERE incident = 3", [])
+        .unwrap();
+    drop(record);
+    let report = json(&["--recompute"], &[&path]);
+    let again = &report["recomputed"][0];
+    assert_eq!(again["same"], 2, "{again}");
+    assert_eq!(again["differences"][0]["kind"], "new", "{again}");
+    let said = text(&self::report(&["--recompute"], &[&path]).stdout);
+    assert!(
+        said.contains("1 difference") && said.contains("segment-000002"),
+        "{said}"
+    );
+}
+
+/// The facts of a run that a D script printed; those of one that is refused are none.
+fn facts_of_stream(stream: &[u8]) -> Vec<Fact> {
+    let mut reader = dtrace::Reader::default();
+    let mut facts = Vec::new();
+    let mut rest = stream;
+    while !rest.is_empty() {
+        match reader.take(rest, &mut facts) {
+            Ok(taken) => rest = &rest[taken.bytes..],
+            Err(_) => return Vec::new(),
+        }
+    }
+    match reader.end(&mut facts) {
+        Ok(_) => facts,
+        Err(_) => Vec::new(),
     }
 }

@@ -127,7 +127,8 @@ fn ask(python: &Path, folder: &Path, query: &str) -> Result<String> {
 fn expected() -> String {
     let mut rows = Vec::new();
     for (error, parity) in [("EIO", 1), ("ENOSPC", 0)] {
-        let lost = |host: &u32| host % 3 == 0 && host % 2 == parity && host % 15 != 0;
+        let lost =
+            |host: &u32| host.is_multiple_of(3) && host % 2 == parity && !host.is_multiple_of(15);
         let hosts: Vec<u32> = (0..HOSTS).filter(lost).collect();
         let bytes: u64 = hosts
             .iter()

@@ -19,7 +19,7 @@ use crate::{
     model::ToldWho,
     output::{ReportStyle, Tone, write_csv, write_html, write_text},
     schema::{Report, WallTime, escape, write_report},
-    store::{Answer, Progress, Question, QuestionLimits, Reader, ask},
+    store::{Answer, Progress, Question, QuestionLimits, Reader, ask, recompute},
 };
 
 /// The whole command, from its arguments to the exit status.
@@ -45,8 +45,12 @@ fn try_main(args: &ReportFileArgs) -> anyhow::Result<Exit> {
     }
     let made = wall(&now);
     let mut bar = ProgressLine::new();
-    let Answer { report, troubles } = ask(&records, &question, made, &mut |at| bar.show(at));
+    let mut answer = ask(&records, &question, made, &mut |at| bar.show(at));
+    if args.recompute {
+        judge_again(&records, &mut answer, &mut bar);
+    }
     bar.clear();
+    let Answer { report, troubles } = answer;
     for trouble in troubles {
         failed = true;
         complain(&anyhow::Error::from(trouble));
@@ -70,6 +74,38 @@ fn exit(report: &Report, failed: bool) -> Exit {
         (false, 0, true) => Exit::Nothing,
         (false, 0, false) => Exit::Incomplete,
     }
+}
+
+/// Adds what this version says of the facts of every run in a report.
+fn judge_again(records: &[Reader], answer: &mut Answer, bar: &mut ProgressLine) {
+    let runs = &answer.report.runs;
+    let of = runs.iter().map(|run| run.facts).sum();
+    let mut facts = 0;
+    let mut all = Vec::new();
+    for (index, told) in runs.iter().enumerate() {
+        let is_it =
+            |record: &&Reader| record.path().as_os_str().as_encoded_bytes() == told.source.0;
+        let Some(record) = records.iter().find(is_it) else {
+            continue;
+        };
+        let again = record.runs().and_then(|rows| {
+            let row = rows.iter().find(|row| row.run.cast_unsigned() == told.run);
+            let judged = row.map(|row| {
+                recompute(record, row, &told.calls, index, || {
+                    facts += 1;
+                    if u64::is_multiple_of(facts, 65_536) {
+                        bar.show(Progress { facts, of });
+                    }
+                })
+            });
+            judged.transpose()
+        });
+        match again {
+            Ok(again) => all.extend(again),
+            Err(error) => answer.troubles.push(error),
+        }
+    }
+    answer.report.recomputed = Some(all);
 }
 
 /// Opens what can be opened, and says what cannot; whether something could not.

@@ -24,9 +24,9 @@ pub use record::{
     SchemaVersion, Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use report::{
-    Asked, BytesNow, ErrorCount, FileReport, IncidentReport, LossState, REPORT, RangeReport,
-    RecordGap, Report, ReportSummary, ReportType, ReportVersion, RunReport, StorageErrorReport,
-    TimelineEntry, TimelineKind,
+    Asked, BytesNow, Difference, DifferenceKind, ErrorCount, FileReport, IncidentReport, LossState,
+    REPORT, RangeReport, Recomputed, RecordGap, Report, ReportSummary, ReportType, ReportVersion,
+    RunReport, StorageErrorReport, TimelineEntry, TimelineKind,
 };
 pub use table::{Cell, Column, ColumnKind};
 pub use words::{Word, parse_dev, parse_filesystem, spell_dev};

@@ -9,7 +9,9 @@ use super::{
     Explanation, FileRecord, Filters, IncidentRecord, KernelRecord, Moment, Name, StopReason,
     StorageErrorRecord, Totals, WallTime, Word, names, words,
 };
-use crate::model::{ByteRange, Call, Errno, InMemory, Lost, StorageErrorKind, Task, ToldWho};
+use crate::model::{
+    ByteRange, Call, Errno, InMemory, IncidentId, InodeKey, Lost, StorageErrorKind, Task, ToldWho,
+};
 
 /// The version of the report. It changes when a member changes its meaning or goes away; new
 /// members do not change it.
@@ -43,6 +45,9 @@ pub struct Report {
     pub files_left_out: u64,
     /// What befell disks and filesystems, in the order of their times.
     pub storage_errors: Vec<StorageErrorReport>,
+    /// What this version says of the recorded facts, of each run; only there if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recomputed: Option<Vec<Recomputed>>,
 }
 
 /// [`REPORT`], checked when read.
@@ -374,7 +379,56 @@ pub struct StorageErrorReport {
     pub record: StorageErrorRecord,
 }
 
+/// The facts of a run, judged again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recomputed {
+    /// Index of the run in `runs`, from 0. Where facts of it are missing, see its `gaps` and
+    /// `deleted_before`, a difference is no contradiction.
+    pub run: usize,
+    /// Incidents of which both say the same.
+    pub same: u64,
+    /// The others, in the order of their times.
+    pub differences: Vec<Difference>,
+}
+
+/// An incident that was recorded otherwise than this version judges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// In which way.
+    pub kind: DifferenceKind,
+    /// Its number in the run; of a new one, that which this version gives it.
+    pub incident: IncidentId,
+    /// When the false success was returned.
+    #[serde(flatten)]
+    pub at: Moment,
+    /// In which file.
+    pub inode: InodeKey,
+    /// Its path, as far as it is known.
+    #[serde(flatten, with = "names::path")]
+    pub path: Option<Name>,
+    /// Who was lied to.
+    pub process: Task,
+    /// The members of the incident that differ, of a changed one.
+    pub members: Vec<String>,
+}
+
+/// How an incident was recorded otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DifferenceKind {
+    /// It was not recorded.
+    New,
+    /// This version sees none.
+    Missing,
+    /// Both see it, and say something else of it.
+    Changed,
+}
+
 words::words! {
+    DifferenceKind {
+        New => "new",
+        Missing => "missing",
+        Changed => "changed",
+    }
     ReportType {
         Report => "report",
     }

@@ -36,6 +36,7 @@ pub fn write_text(report: &Report, style: &ReportStyle, out: impl Write) -> io::
     page.runs()?;
     page.incidents()?;
     page.storage_errors()?;
+    page.recomputed()?;
     for (nth, file) in report.files.iter().enumerate() {
         page.file(nth + 1, file)?;
     }
@@ -183,6 +184,61 @@ impl<W: Write> Page<'_, W> {
         for error in &report.storage_errors {
             let time = spell(error.at.time, style);
             writeln!(out, "  {time}  {}", storage_error(&error.record))?;
+        }
+        Ok(())
+    }
+
+    fn recomputed(&mut self) -> io::Result<()> {
+        let Self { out, style, report } = self;
+        let Some(runs) = &report.recomputed else {
+            return Ok(());
+        };
+        writeln!(
+            out,
+            "\nJudged again by msync-trace {}",
+            escape(report.version.as_bytes())
+        )?;
+        for again in runs {
+            let Some(run) = report.runs.get(again.run) else {
+                continue;
+            };
+            let differ = again.differences.len() as u64;
+            let verdict = match differ {
+                0 => style.tone.good("the answer is the same"),
+                _ => style.tone.warning(&count(differ, "difference")),
+            };
+            writeln!(
+                out,
+                "  {} run {}: {verdict}, {} the same",
+                escape(&run.source.0),
+                run.run,
+                count(again.same, "incident"),
+            )?;
+            if differ > 0 && (!run.gaps.is_empty() || run.deleted_before.is_some()) {
+                writeln!(
+                    out,
+                    "    facts of it are missing: a difference is no contradiction"
+                )?;
+            }
+            for it in &again.differences {
+                let path = it
+                    .path
+                    .as_ref()
+                    .map_or_else(|| it.inode.to_string(), |p| escape(&p.0));
+                let members = match it.members.is_empty() {
+                    true => String::new(),
+                    false => format!(": {}", it.members.join(", ")),
+                };
+                writeln!(
+                    out,
+                    "    {:<7} incident {} at {} by {} {}, {path}{members}",
+                    it.kind.word(),
+                    it.incident.0,
+                    spell(it.at.time, style),
+                    escape(&it.process.comm),
+                    it.process.process.pid,
+                )?;
+            }
         }
         Ok(())
     }

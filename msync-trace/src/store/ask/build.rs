@@ -66,6 +66,7 @@ impl Asking<'_> {
             files_left_out,
             files,
             storage_errors: self.storage_errors,
+            recomputed: None,
             runs: self.runs.into_iter().map(|run| run.report).collect(),
         }
     }

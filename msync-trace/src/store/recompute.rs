@@ -1,0 +1,247 @@
+//! Recorded facts judged again, and where that differs from what was recorded: a newer version may
+//! know better.
+//!
+//! An incident is the same one if it is about the same file, the same call of the same thread and the
+//! same moment, whatever its number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::{Reader, RunRow, StoreError, export};
+use crate::{
+    correlate::{Config, Correlator},
+    model::{
+        ByteRange, Call, Change, ChangeKind, Coverage, Errno, Evidence, InMemory, Incident,
+        IncidentId, InodeKey, MonoTime, Task, ToldWho, Verdict,
+    },
+    schema::{Body, Difference, DifferenceKind, IncidentRecord, Moment, Name, Recomputed},
+};
+
+/// What tells incidents apart: file, time of the false success, thread, call.
+type Key = (InodeKey, MonoTime, u32, Call);
+
+/// An incident and what became of it, as far as two answers can be compared.
+#[derive(Clone, Debug)]
+struct Judged {
+    id: IncidentId,
+    path: Option<Name>,
+    task: Task,
+    ranges: Vec<ByteRange>,
+    errno: Errno,
+    first_failed: MonoTime,
+    last_failed: MonoTime,
+    requested: ByteRange,
+    told: ToldWho,
+    coverage: Coverage,
+    evidence: Evidence,
+    in_memory: InMemory,
+    recovered: Option<MonoTime>,
+    discarded: Option<MonoTime>,
+    evicted: Option<MonoTime>,
+    repeats: u64,
+}
+
+impl Judged {
+    fn recorded(it: IncidentRecord) -> Self {
+        Self {
+            id: it.incident,
+            path: it.file.path,
+            task: it.process.task,
+            ranges: it.ranges,
+            errno: it.error,
+            first_failed: it.first_failed.mono_ns,
+            last_failed: it.last_failed.mono_ns,
+            requested: it.requested,
+            told: it.told,
+            coverage: it.coverage,
+            evidence: it.evidence,
+            in_memory: it.in_memory,
+            recovered: None,
+            discarded: None,
+            evicted: None,
+            repeats: 0,
+        }
+    }
+
+    fn again(it: Incident) -> Self {
+        Self {
+            id: it.id,
+            path: it.file.path.map(Name),
+            task: it.task,
+            ranges: it.ranges,
+            errno: it.errno,
+            first_failed: it.failed_at,
+            last_failed: it.last_failed_at,
+            requested: it.requested,
+            told: it.told,
+            coverage: it.coverage,
+            evidence: it.evidence,
+            in_memory: it.in_memory,
+            recovered: None,
+            discarded: None,
+            evicted: None,
+            repeats: 0,
+        }
+    }
+
+    fn change(&mut self, at: MonoTime, kind: ChangeKind) {
+        match kind {
+            ChangeKind::Repeated { repeats } => self.repeats = self.repeats.max(repeats),
+            ChangeKind::Recovered => self.recovered = Some(at),
+            ChangeKind::Discarded => self.discarded = Some(at),
+            ChangeKind::Evicted => self.evicted = Some(at),
+        }
+    }
+
+    /// The members in which two answers differ, by their names in JSON. Of a run that was killed the
+    /// last repeats may not have been recorded.
+    fn differs(&self, other: &Self, ended: bool) -> Vec<String> {
+        let members = [
+            (self.ranges != other.ranges, "ranges"),
+            (self.errno != other.errno, "error"),
+            (self.first_failed != other.first_failed, "first_failed"),
+            (self.last_failed != other.last_failed, "last_failed"),
+            (self.requested != other.requested, "requested"),
+            (self.told != other.told, "told"),
+            (self.coverage != other.coverage, "coverage"),
+            (self.evidence != other.evidence, "evidence"),
+            (self.in_memory != other.in_memory, "in_memory"),
+            (self.recovered != other.recovered, "recovered"),
+            (self.discarded != other.discarded, "discarded"),
+            (self.evicted != other.evicted, "evicted"),
+            (ended && self.repeats != other.repeats, "repeats"),
+        ];
+        let different = members.iter().filter(|(differs, _)| *differs);
+        different.map(|(_, name)| (*name).to_owned()).collect()
+    }
+}
+
+/// All incidents of one answer.
+#[derive(Debug, Default)]
+struct Judgement {
+    all: BTreeMap<Key, VecDeque<Judged>>,
+    keys: HashMap<IncidentId, Key>,
+}
+
+impl Judgement {
+    fn add(&mut self, key: Key, it: Judged) {
+        self.keys.insert(it.id, key);
+        self.all.entry(key).or_default().push_back(it);
+    }
+
+    fn change(&mut self, change: &Change) {
+        let key = self.keys.get(&change.id);
+        let same = key.and_then(|key| self.all.get_mut(key));
+        if let Some(it) = same.and_then(|same| same.iter_mut().find(|it| it.id == change.id)) {
+            it.change(change.at, change.kind);
+        }
+    }
+}
+
+/// Judges the facts of a run again, with the calls that it was made with. `index` is that of the run in
+/// a report; `seen` is told of each fact.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn recompute(
+    reader: &Reader,
+    run: &RunRow,
+    calls: &[Call],
+    index: usize,
+    mut seen: impl FnMut(),
+) -> Result<Recomputed, StoreError> {
+    let recorded = recorded(reader, run)?;
+    let mut correlator = Correlator::new(Config {
+        calls: calls.iter().copied().collect(),
+        include_async: run.include_async,
+        ..Config::default()
+    });
+    let mut again = Judgement::default();
+    let mut verdicts = Vec::new();
+    reader.facts(run, |_, fact| {
+        seen();
+        correlator.apply(&fact, &mut verdicts);
+        for verdict in verdicts.drain(..) {
+            match verdict {
+                Verdict::Incident(it) => {
+                    let key = (it.inode, it.synced_at, it.task.tid, it.call);
+                    again.add(key, Judged::again(*it));
+                }
+                Verdict::Change(change) => again.change(&change),
+                Verdict::Incomplete { .. } | Verdict::Released { .. } => {}
+            }
+        }
+        Ok::<_, StoreError>(())
+    })?;
+    let clock = export::clock_of(reader, run)?;
+    let (same, differences) = compare(recorded, again, run.ended.is_some(), |at| {
+        Moment::at(at, &clock)
+    });
+    Ok(Recomputed {
+        run: index,
+        same,
+        differences,
+    })
+}
+
+fn recorded(reader: &Reader, run: &RunRow) -> Result<Judgement, StoreError> {
+    let mut judgement = Judgement::default();
+    export::records(reader, export::Lines::Incidents, |of, record| {
+        if of.run != run.run {
+            return Ok(());
+        }
+        let at = record.head.mono_ns;
+        match record.body {
+            Body::Incident(it) => {
+                let key = (it.file.inode, at, it.process.task.tid, it.call);
+                judgement.add(key, Judged::recorded(*it));
+            }
+            Body::Change(it) => judgement.change(&Change {
+                at,
+                id: it.incident,
+                kind: it.change,
+            }),
+            _ => {}
+        }
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(judgement)
+}
+
+/// How many incidents are the same, and the others in the order of their times.
+fn compare(
+    recorded: Judgement,
+    mut again: Judgement,
+    ended: bool,
+    moment: impl Fn(MonoTime) -> Moment,
+) -> (u64, Vec<Difference>) {
+    let mut same = 0;
+    let mut differences = Vec::new();
+    let mut differ = |kind, key: Key, it: Judged, members| {
+        differences.push(Difference {
+            kind,
+            incident: it.id,
+            at: moment(key.1),
+            inode: key.0,
+            path: it.path,
+            process: it.task,
+            members,
+        });
+    };
+    for (key, all) in recorded.all {
+        for before in all {
+            let now = again.all.get_mut(&key).and_then(VecDeque::pop_front);
+            match now.map(|now| before.differs(&now, ended)) {
+                None => differ(DifferenceKind::Missing, key, before, Vec::new()),
+                Some(members) if members.is_empty() => same += 1,
+                Some(members) => differ(DifferenceKind::Changed, key, before, members),
+            }
+        }
+    }
+    for (key, all) in again.all {
+        for it in all {
+            differ(DifferenceKind::New, key, it, Vec::new());
+        }
+    }
+    differences.sort_by_key(|difference| (difference.at.mono_ns, difference.incident));
+    (same, differences)
+}
