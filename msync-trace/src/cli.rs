@@ -4,7 +4,10 @@ use std::{ffi::OsString, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::{model::Errno, source::Tier};
+use crate::{
+    model::{ByteRange, Errno},
+    source::Tier,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +23,10 @@ Examples:
       wait for the first incident
   sudo msync-trace --source dtrace
       see with DTrace instead of eBPF: on FreeBSD the only way, on Linux a second opinion
+  sudo msync-trace --verify
+      compare what was lost with the disk at once: proof, not suspicion
+  sudo msync-trace --rescue /mnt/usb/rescue --rescue-max 4G
+      save lost bytes while they are still in memory
   sudo msync-trace -- ./run-my-database-test
       run a command (as the user who called sudo) and trace until it ends
   sudo msync-trace record /var/lib/msync-trace.db
@@ -137,6 +144,26 @@ Exit status:
   1  there are incidents
   2  error: bad usage, or a record could not be read (the others are reported all the same)
   3  nothing was found, but not everything was seen or recorded: no all-clear";
+const RESCUE_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace rescue --file /var/lib/db/base.dat
+      which pages of a file are in memory, and which of them the disk does not have
+  sudo msync-trace rescue --file /var/lib/db/base.dat --range 8192+4096 --out /mnt/usb/rescue
+      save these bytes as memory has them, and as the disk has them
+  sudo msync-trace rescue --incident 3 --record run.json --out /mnt/usb/rescue
+      save what incident 3 lost, of a run that was written with `trace -o json`
+  sudo msync-trace rescue --file /var/lib/db/base.dat --record run.db -o json | jq .pages
+      all ranges of a file that are still lost according to a record
+
+Lost bytes are in memory until the kernel needs the room: be quick, and do not restart the program,
+unmount, or drop caches. Nothing is written to the file or its disk, and no page is read into memory.
+Before anything is repaired, see docs/rescue.md.
+
+Exit status:
+  0  nothing differs: memory and the disk have the same bytes
+  1  memory has bytes that the disk does not have (with --out: they are saved)
+  2  error: bad usage, not permitted, or it could not be saved
+  3  it could not be known: not in memory any more, or the disk cannot be read";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -186,6 +213,12 @@ pub enum Command {
     /// Say what was lost, from recorded files: on any machine, without root
     #[command(after_help = REPORT_EXAMPLES)]
     Report(Box<ReportFileArgs>),
+    /// Save lost bytes that are still in memory, and compare them with the disk (Linux)
+    #[command(after_help = RESCUE_EXAMPLES)]
+    Rescue(Box<RescueArgs>),
+    /// The process that compares for `trace --verify`
+    #[command(hide = true)]
+    VerifyWorker,
     /// Turn recorded files into JSON lines, CSV or Parquet, for other engines
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -294,6 +327,26 @@ pub struct TraceArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     pub ring_size: Option<u32>,
 
+    /// Compare the lost bytes in memory with the disk at once: each incident says whether the disk
+    /// really has other bytes (Linux, needs root; docs/rescue.md)
+    #[arg(long, help_heading = "Proof and rescue")]
+    pub verify: bool,
+
+    /// Save lost bytes to a new directory below this one at the moment of the incident; includes
+    /// --verify. They are contents of files: only root can read what is saved
+    #[arg(long, value_name = "DIR", help_heading = "Proof and rescue")]
+    pub rescue: Option<PathBuf>,
+
+    /// Save at most so many bytes, those of the disk counted as well
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = parse_size,
+        default_value = "1G",
+        help_heading = "Proof and rescue"
+    )]
+    pub rescue_max: u64,
+
     /// Run this command (with sudo: as the user who called it) and trace until it ends
     #[arg(last = true, value_name = "COMMAND")]
     pub run: Vec<OsString>,
@@ -313,7 +366,7 @@ pub struct RecordArgs {
 
     /// Delete the oldest when FILE is larger than this: 500M, 2G. The last incidents of files that
     /// are still in trouble stay
-    #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Limits of the record")]
+    #[arg(long, value_name = "SIZE", value_parser = parse_record_size, help_heading = "Limits of the record")]
     pub max_size: Option<u64>,
 
     /// As of `trace`.
@@ -479,6 +532,56 @@ pub enum ToldName {
     Pending,
 }
 
+/// Of `rescue`.
+#[derive(Clone, Debug, Args)]
+pub struct RescueArgs {
+    /// The file that lost bytes
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "incident",
+        conflicts_with = "incident"
+    )]
+    pub file: Option<PathBuf>,
+
+    /// The incident whose bytes are wanted, by its number in the record; RUN.ID if the record holds
+    /// several runs and it is not one of the last
+    #[arg(long, value_name = "ID", requires = "record", value_parser = parse_incident)]
+    pub incident: Option<IncidentName>,
+
+    /// What was recorded: by `trace -o json`, or by `record`. With --file: only ranges that are still
+    /// lost
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// Only these bytes (may be repeated): 8192+4096 are the 4096 bytes from byte 8192 on; K, M, G
+    /// stand for powers of 1024
+    #[arg(long, value_name = "OFFSET+LENGTH", value_parser = parse_range)]
+    pub range: Vec<ByteRange>,
+
+    /// Save to a new directory below this one, which is on another filesystem. Without it nothing is
+    /// saved, only looked at
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Save at most so many bytes, those of the disk counted as well
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, requires = "out")]
+    pub max: Option<u64>,
+
+    /// How to write what is found: for people, or as one JSON document (docs/rescue.md)
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub output: Form,
+}
+
+/// An incident of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentName {
+    /// Number of the run, from 1; the last if it is not said.
+    pub run: Option<u64>,
+    /// Number of the incident within the run.
+    pub incident: u64,
+}
+
 /// Of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
@@ -632,20 +735,62 @@ fn parse_ring_size(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "not a power of two from 4K to 64M".to_owned())
 }
 
+/// `4096`, `64K`, `4M`, `1G`: powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let unit = match text.as_bytes().last() {
+        Some(b'k' | b'K') => 1 << 10,
+        Some(b'm' | b'M') => 1 << 20,
+        Some(b'g' | b'G') => 1 << 30,
+        Some(b't' | b'T') => 1 << 40,
+        _ => 1,
+    };
+    let number = if unit == 1 {
+        text
+    } else {
+        &text[..text.len() - 1]
+    };
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = number.parse::<u64>().ok().filter(|_| is_number);
+    bytes
+        .and_then(|bytes| bytes.checked_mul(unit))
+        .ok_or_else(|| "not a size; write it as 4096, 64K, 4M or 1G".to_owned())
+}
+
+/// `8192+4096`
+fn parse_range(text: &str) -> Result<ByteRange, String> {
+    let bad = || "not a range; write OFFSET+LENGTH, as 8192+4096 or 1G+64K".to_owned();
+    let (offset, length) = text.split_once('+').ok_or_else(bad)?;
+    let (offset, length) = (parse_size(offset), parse_size(length));
+    let (offset, length) = (offset.map_err(|_| bad())?, length.map_err(|_| bad())?);
+    let end = offset.checked_add(length).ok_or_else(bad)?;
+    ByteRange::new(offset, end).ok_or_else(|| "a range of no bytes".to_owned())
+}
+
+/// `3`, or `2.3` with the number of the run.
+fn parse_incident(text: &str) -> Result<IncidentName, String> {
+    let number = |text: &str| {
+        let number = text.parse::<u64>().ok().filter(|number| *number > 0);
+        number.ok_or_else(|| "not the number of an incident; write 3, or RUN.ID as 2.3".to_owned())
+    };
+    Ok(match text.split_once('.') {
+        None => IncidentName {
+            run: None,
+            incident: number(text)?,
+        },
+        Some((run, incident)) => IncidentName {
+            run: Some(number(run)?),
+            incident: number(incident)?,
+        },
+    })
+}
+
 /// The smallest record that has room for its log.
 const SMALLEST: u64 = 16 << 20;
 
 /// `500M`, `2G`.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
-        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
-        Some(b't' | b'T') => (&text[..text.len() - 1], 1 << 40),
-        _ => (text, 1),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    bytes
+fn parse_record_size(text: &str) -> Result<u64, String> {
+    parse_size(text)
+        .ok()
         .filter(|bytes| *bytes >= SMALLEST)
         .ok_or_else(|| "not a size from 16M on; write it as 500M or 2G".to_owned())
 }
@@ -700,10 +845,10 @@ mod tests {
 
     #[test]
     fn limits_of_a_record_are_what_people_write() {
-        assert_eq!(parse_size("2G"), Ok(2 << 30));
-        assert_eq!(parse_size("500M"), Ok(500 << 20));
+        assert_eq!(parse_record_size("2G"), Ok(2 << 30));
+        assert_eq!(parse_record_size("500M"), Ok(500 << 20));
         for bad in ["", "G", "1M", "-2G", "2 GB", "99999999999T"] {
-            assert!(parse_size(bad).is_err(), "{bad}");
+            assert!(parse_record_size(bad).is_err(), "{bad}");
         }
         let day = 86_400;
         for (text, seconds) in [("30d", 30 * day), ("8w", 56 * day), ("12h", day / 2)] {
@@ -732,6 +877,58 @@ mod tests {
             panic!("{cli:?}");
         };
         assert_eq!(args.report.calls, [CallName::Msync, CallName::IoUring]);
+    }
+
+    #[test]
+    fn bytes_to_rescue_are_an_offset_and_a_length() {
+        assert_eq!(
+            parse_range("8192+4K"),
+            Ok(ByteRange::new(8192, 12_288).unwrap())
+        );
+        assert_eq!(
+            parse_range("5G+1"),
+            Ok(ByteRange::new(5 << 30, (5 << 30) + 1).unwrap())
+        );
+        for bad in [
+            "",
+            "+",
+            "1",
+            "1+",
+            "+1",
+            "1+0",
+            "-1+2",
+            "1++2",
+            "1+2+3",
+            "18446744073709551615+1",
+            "16777216T+1",
+            "0x10+1",
+        ] {
+            assert!(parse_range(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_incident_can_be_named_with_its_run() {
+        let name = |run, incident| Ok(IncidentName { run, incident });
+        assert_eq!(parse_incident("3"), name(None, 3));
+        assert_eq!(parse_incident("2.3"), name(Some(2), 3));
+        for bad in ["", "0", "2.", ".3", "2.3.4", "0.1", "-1", "x"] {
+            assert!(parse_incident(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_rescue_needs_a_file_or_an_incident() {
+        for bad in [
+            &["rescue"][..],
+            &["rescue", "--incident", "1"],
+            &["rescue", "--file", "a", "--incident", "1", "--record", "r"],
+        ] {
+            let words = ["msync-trace"].iter().chain(bad);
+            assert!(Cli::try_parse_from(words).is_err(), "{bad:?}");
+        }
+        let good = ["msync-trace", "rescue", "--incident", "1", "--record", "r"];
+        assert!(Cli::try_parse_from(good).is_ok());
     }
 
     #[test]

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         Command::Record(args) => cmd::record::main(&args, live::attach),
         Command::Ingest(args) => cmd::ingest::main(&args),
         Command::Report(args) => cmd::report::main(&args),
+        Command::Rescue(args) => cmd::rescue::main(&args),
+        Command::VerifyWorker => cmd::rescue::worker(),
         Command::Export(args) => cmd::export::main(&args),
         Command::Check(args) => cmd::check::main(&args, live::probe, live::look),
         Command::Selftest(args) => cmd::selftest::main(&args, live::attach),

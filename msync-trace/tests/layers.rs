@@ -1,4 +1,4 @@
-//! Imports go one way: model ← correlate, schema ← source, enrich, output, store ← check ← cmd ←
+//! Imports go one way: model ← correlate, schema ← source, enrich, output, store ← check, rescue ← cmd ←
 //! main. A room may use the rooms of earlier layers, never its own layer or a later one.
 
 use std::{
@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 6] = [
     &["model"],
     &["correlate", "schema"],
     &["source", "enrich", "output", "store"],
-    &["check"],
+    &["check", "rescue"],
     &["cli"],
     &["cmd"],
 ];

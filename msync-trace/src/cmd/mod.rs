@@ -5,8 +5,15 @@ pub mod export;
 pub mod ingest;
 pub mod record;
 pub mod report;
+#[cfg(target_os = "linux")]
+pub mod rescue;
+#[cfg(not(target_os = "linux"))]
+#[path = "rescue_absent.rs"]
+pub mod rescue;
 pub mod selftest;
 pub mod trace;
+#[cfg(target_os = "linux")]
+mod verify_worker;
 
 use std::{
     error::Error as StdError,

@@ -4,11 +4,17 @@
 mod child;
 pub(super) mod events;
 mod filter;
+mod held;
 mod keeping;
 mod plan;
 mod repeats;
 mod session;
 mod tally;
+#[cfg(target_os = "linux")]
+mod verify;
+#[cfg(not(target_os = "linux"))]
+#[path = "trace/verify_absent.rs"]
+mod verify;
 
 use std::{
     convert::Infallible, error::Error as StdError, io, pin::pin, process::ExitStatus,
@@ -24,6 +30,7 @@ pub use filter::Filter;
 pub use keeping::Keeping;
 pub use plan::Plan;
 pub use session::Io;
+pub use verify::VerifyPlan;
 
 use super::{Exit, chain, colour, complain, log_to_stderr, tone};
 use crate::{
@@ -38,7 +45,6 @@ use crate::{
         dtrace::{Dtrace, DtraceOptions},
     },
 };
-use repeats::PACE;
 use session::Session;
 
 /// The whole command, from its arguments to the exit status. `attach` makes the source; it runs
@@ -66,6 +72,7 @@ where
     E: StdError + Send + Sync + 'static,
 {
     let plan = Plan::new(args);
+    ready_to_rescue(&plan)?;
     let io = Io {
         keeping,
         ..standard_streams(&args.report, Enricher::default())
@@ -125,6 +132,25 @@ where
             })
         }
     }
+}
+
+/// A place for rescued bytes that cannot be used is to be known before bytes are lost.
+#[cfg(target_os = "linux")]
+fn ready_to_rescue(plan: &Plan) -> anyhow::Result<()> {
+    let rescue = plan
+        .verify
+        .as_ref()
+        .and_then(|verify| verify.rescue.as_ref());
+    if let Some((directory, _)) = rescue {
+        crate::rescue::Vault::at(directory)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ready_to_rescue(plan: &Plan) -> anyhow::Result<()> {
+    anyhow::ensure!(plan.verify.is_none(), "--verify and --rescue need Linux");
+    Ok(())
 }
 
 /// On Linux the kernel verifies a program for each probe of the script.
@@ -191,6 +217,11 @@ pub async fn run<S: FactSource>(
     mut events: mpsc::Receiver<Event>,
 ) -> anyhow::Result<Exit> {
     let mut session = Session::new(&plan, io, source.origin().cloned());
+    if let Some(verify) = &plan.verify {
+        session
+            .verify(verify)
+            .context("cannot start the process that compares (--verify, --rescue)")?;
+    }
     let mut facts = Vec::new();
     let begun = session.start(&plan, source.tier(), source.hooks());
     let mut end = match begun {
@@ -262,7 +293,7 @@ async fn watch<S: FactSource>(
             Some(event) = events.recv() => on_event(event, pid, session),
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
-            () = tokio::time::sleep(PACE), if session.wants_tick() => None,
+            () = after(session.wants_tick()) => None,
             result = source.next_facts(facts) => match result {
                 Ok(Progress::More) => None,
                 Ok(Progress::Ended) => Some(End::because(StopReason::EndOfInput)),
@@ -300,6 +331,7 @@ async fn watch<S: FactSource>(
     Ok(end)
 }
 
+/// That long; without an end if it is not said how long.
 async fn after(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,

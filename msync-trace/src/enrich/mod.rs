@@ -39,6 +39,12 @@ pub fn our_mounts() -> Mounts {
     Mounts::read(Path::new("/proc/self/mountinfo"))
 }
 
+/// The mount table as a process sees it, if it is still the same one.
+#[must_use]
+pub fn mounts_of(process: ProcessId) -> Option<Mounts> {
+    process::mountinfo(Path::new("/proc"), process).map(|path| Mounts::read(&path))
+}
+
 /// What incidents call a device of the device mapper (`dm-0`): `mapper/NAME`. None for others.
 #[must_use]
 pub fn mapped_name(kernel_name: &str) -> Option<String> {
@@ -136,6 +142,8 @@ impl Enricher {
             call: incident.call,
             requested: incident.requested,
             process,
+            verified: None,
+            comparison: None,
         };
         Record {
             head: Head::at(incident.synced_at, clock),

@@ -8,6 +8,8 @@ use crate::schema::parse_dev;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// Its number in the kernel (`mnt_id` of `/proc/PID/fdinfo`).
+    pub id: u64,
     /// The superblock's device number (`s_dev`; on btrfs an anonymous one, the same for all its
     /// subvolumes, unlike `st_dev`).
     pub dev: u32,
@@ -59,6 +61,11 @@ impl Mounts {
             .iter()
             .filter(|mount| mount.dev == dev && mount.shows(path_in_fs))
             .min_by_key(|mount| mount.root.len())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.0.iter()
     }
 
     /// The mount that shows most of the filesystem, and the oldest of these.
@@ -116,7 +123,8 @@ pub fn mounted_from(_path: &Path) -> Option<String> {
 /// `36 35 98:0 /root /point options ...` (proc_pid_mountinfo(5)).
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|b| *b == b' ');
-    let dev = parse_dev(std::str::from_utf8(fields.nth(2)?).ok()?)?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let dev = parse_dev(std::str::from_utf8(fields.nth(1)?).ok()?)?;
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
     // Options of the mount and optional fields, then a dash, type, source, and those of the
@@ -127,6 +135,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
         .into_iter()
         .any(|option| READ_ONLY.contains(&option));
     Some(Mount {
+        id,
         dev,
         root,
         point,

@@ -100,6 +100,17 @@ pub enum InMemory {
     Unknown,
 }
 
+/// What a comparison of memory with the disk says about lost bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verified {
+    /// The disk has other bytes than memory: the loss is proven.
+    Differs,
+    /// The disk has them all, byte for byte.
+    Same,
+    /// It could not be known.
+    Unknown,
+}
+
 /// Something that happened to an incident after it was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {

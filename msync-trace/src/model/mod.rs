@@ -17,7 +17,7 @@ pub use fact::{
 };
 pub use incident::{
     Change, ChangeKind, Coverage, Evidence, InMemory, Incident, IncidentId, Release, ToldWho,
-    Verdict,
+    Verdict, Verified,
 };
 pub use inode::{Errno, ErrnoNumbers, FileSystemId, FileView, InodeKey};
 pub use range::ByteRange;

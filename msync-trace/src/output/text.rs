@@ -297,6 +297,9 @@ fn labels(incident: &IncidentRecord) -> String {
         InMemory::Partly => out.push_str(" partly-evicted"),
         InMemory::Yes | InMemory::Unknown => {}
     }
+    if let Some(verified) = incident.verified {
+        let _ = write!(out, " verified:{}", verified.word());
+    }
     out
 }
 

@@ -19,8 +19,8 @@ pub use escape::{BadEscape, escape, unescape};
 pub use json::{from_line, is_unprintable, to_line, write_report};
 pub use names::{BadSpelling, Name};
 pub use record::{
-    Body, ChangeRecord, CommandEnd, Container, Explanation, FileRecord, Filters, Head, HookRecord,
-    HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
+    Body, ChangeRecord, CommandEnd, Comparison, Container, Explanation, FileRecord, Filters, Head,
+    HookRecord, HooksRecord, IncidentRecord, KernelRecord, Moment, PathFrom, ProcessRecord, Record,
     SchemaVersion, Start, Stop, StopReason, StorageErrorRecord, Totals,
 };
 pub use report::{

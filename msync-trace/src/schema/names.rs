@@ -20,7 +20,8 @@ impl Name {
     }
 
     /// Lossless, percent encoded; only for a name that is no UTF-8.
-    fn percent(&self) -> Option<String> {
+    #[must_use]
+    pub fn percent(&self) -> Option<String> {
         if std::str::from_utf8(&self.0).is_ok() {
             return None;
         }

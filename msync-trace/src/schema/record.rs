@@ -6,7 +6,7 @@ use super::{Clock, Name, SCHEMA, WallTime, Word, names, words};
 use crate::model::{
     ByteRange, Call, ChangeKind, Coverage, Discarded, Errno, Evicted, Evidence, Gone, InMemory,
     IncidentId, InodeKey, Lost, MonoTime, Opened, Redirtied, StorageError, SyncReturn, Task, Told,
-    ToldWho, WriteFailed, WriteOk,
+    ToldWho, Verified, WriteFailed, WriteOk,
 };
 
 /// One line.
@@ -257,6 +257,25 @@ pub struct IncidentRecord {
     pub requested: ByteRange,
     /// Who was lied to.
     pub process: ProcessRecord,
+    /// What a comparison of memory with the disk said; not there if none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+    /// How much was compared; there if `verified` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+}
+
+/// How much of the lost bytes was compared with the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Bytes in pages that are the same in memory and on the disk.
+    pub same_bytes: u64,
+    /// Bytes in pages that differ.
+    pub differing_bytes: u64,
+    /// Bytes that could not be compared.
+    pub unknown_bytes: u64,
+    /// Why not, of the first of them; or why equal bytes prove nothing.
+    pub reason: Option<String>,
 }
 
 /// A file, as far as it could be named.

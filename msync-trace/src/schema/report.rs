@@ -309,7 +309,8 @@ pub struct TimelineEntry {
     /// What.
     pub what: TimelineKind,
     /// Which bytes: of a failure or what followed it, those; of a sync call, those that it was
-    /// asked for. Of several, from the first to the last. Null where they are not known.
+    /// asked for; of an incident, those that were lost. Of several, from the first to the last. Null
+    /// where they are not known.
     pub range: Option<ByteRange>,
     /// The error.
     pub error: Option<Errno>,
@@ -323,7 +324,7 @@ pub struct TimelineEntry {
     pub incident: Option<u64>,
     /// What befell the disk or filesystem, of a `storage_error`.
     pub storage: Option<StorageErrorKind>,
-    /// How many of a kind this entry stands for, at least 1.
+    /// How many of a kind this entry stands for, at least 1; of `repeated`, how often it was by then.
     pub count: u64,
     /// When the last of several happened; null for one.
     pub until: Option<Moment>,

@@ -9,7 +9,7 @@ use super::names;
 use crate::model::{
     ByteRange, Call, CallId, Coverage, Errno, ErrnoNumbers, Evidence, FileId, FileSystemId,
     FileView, InMemory, IncidentId, InodeKey, LossCause, MonoTime, ProcessId, StorageErrorKind,
-    Task, ToldWho,
+    Task, ToldWho, Verified,
 };
 
 /// A type whose values are single words in every output.
@@ -76,6 +76,11 @@ words! {
         Yes => "yes",
         Partly => "partly",
         No => "no",
+        Unknown => "unknown",
+    }
+    Verified {
+        Differs => "differs",
+        Same => "same",
         Unknown => "unknown",
     }
     ErrnoNumbers {

@@ -9,7 +9,7 @@ use crate::{
     source::Options,
 };
 
-use super::filter::Filter;
+use super::{filter::Filter, verify::VerifyPlan};
 
 /// Everything that `trace` was asked for.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Plan {
     pub command: Vec<OsString>,
     /// What the source is asked to watch.
     pub options: Options,
+    /// Whether lost bytes are compared with the disk, and saved.
+    pub verify: Option<VerifyPlan>,
 }
 
 impl Plan {
@@ -46,6 +48,12 @@ impl Plan {
                 include_async: args.report.include_async,
                 ring_bytes: args.ring_size,
             },
+            verify: (args.verify || args.rescue.is_some()).then(|| VerifyPlan {
+                rescue: args
+                    .rescue
+                    .as_ref()
+                    .map(|directory| (directory.clone(), args.rescue_max)),
+            }),
             ..Self::of_report(&args.report, Filter::new(&args.report))
         }
     }
@@ -77,6 +85,7 @@ impl Plan {
                 include_async: args.include_async,
                 ..Options::default()
             },
+            verify: None,
         }
     }
 }

@@ -4,24 +4,26 @@
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 
 use super::{
     End, Filter, Plan,
+    held::Held,
     keeping::Keeping,
-    repeats::{Repeat, Repeats},
+    repeats::{PACE, Repeat, Repeats},
     tally::Tally,
+    verify::{Verifier, VerifyPlan},
 };
 use crate::{
     cmd::Exit,
     correlate::{Config, Correlator},
     enrich::{Enricher, Machine, machine},
     model::{
-        Change, ChangeKind, Fact, FactKind, Incident, IncidentId, InodeKey, Lost, MonoTime,
-        Release, StorageError, Verdict,
+        Change, ChangeKind, Evicted, Fact, FactKind, Gone, Incident, IncidentId, InodeKey, Lost,
+        MonoTime, Release, StorageError, Verdict,
     },
     output::{self, Output, Tone, Verbosity},
     schema::{
@@ -85,10 +87,17 @@ pub(super) struct Session {
     storage_errors: Vec<(MonoTime, StorageError)>,
     facts: u64,
     verdicts: Vec<Verdict>,
+    /// Compares lost bytes with the disk.
+    verifier: Option<Verifier>,
+    /// What is not shown before that is done.
+    held: Held,
     /// Nobody reads the output any more.
     muted: bool,
     output_error: Option<io::Error>,
 }
+
+/// How often is looked for verdicts that are waited for.
+const SOON: Duration = Duration::from_millis(5);
 
 impl Session {
     /// `origin`: whose facts, if they are not of this kernel and on its clock.
@@ -118,9 +127,20 @@ impl Session {
             storage_errors: Vec::new(),
             facts: 0,
             verdicts: Vec::new(),
+            verifier: None,
+            held: Held::default(),
             muted: false,
             output_error: None,
         }
+    }
+
+    /// From now on lost bytes are compared with the disk, and saved if that was asked for.
+    ///
+    /// # Errors
+    /// If the process that does so cannot be started.
+    pub(super) fn verify(&mut self, plan: &VerifyPlan) -> io::Result<()> {
+        self.verifier = Some(Verifier::new(plan.clone())?);
+        Ok(())
     }
 
     /// Says that tracing has begun.
@@ -263,6 +283,11 @@ impl Session {
         for fact in facts.drain(..) {
             self.facts += 1;
             self.reached(Some(fact.at));
+            if let FactKind::Evicted(Evicted { inode, .. }) | FactKind::Gone(Gone { inode, .. }) =
+                &fact.kind
+            {
+                self.held.left_memory(inode);
+            }
             if let FactKind::StorageError(error) = &fact.kind {
                 self.storage_errors.push((fact.at, error.clone()));
             } else {
@@ -304,22 +329,65 @@ impl Session {
         }
     }
 
-    /// Whether [`Self::tick`] should be called within [`super::PACE`].
-    pub(super) fn wants_tick(&self) -> bool {
-        self.repeats.is_waiting() || !self.storage_errors.is_empty()
+    /// Within which time [`Self::tick`] should be called.
+    pub(super) fn wants_tick(&self) -> Option<Duration> {
+        let slow = self.repeats.is_waiting() || !self.storage_errors.is_empty();
+        match self.is_comparing() {
+            true => Some(SOON),
+            false => slow.then_some(PACE),
+        }
+    }
+
+    fn is_comparing(&self) -> bool {
+        !self.held.is_empty() || self.verifier.as_ref().is_some_and(Verifier::is_busy)
     }
 
     /// Shows what has waited long enough.
     pub(super) fn tick(&mut self) -> io::Result<()> {
-        if !self.wants_tick() {
+        if self.wants_tick().is_none() {
             return Ok(());
         }
+        self.show_verified()?;
         let now = self.now();
         self.show_storage_errors(Some(now))?;
         let due = self.repeats.due(now);
         let shown = due.into_iter().try_for_each(|held| self.show_repeat(held));
         self.hand_over();
         shown.and(self.output_error())
+    }
+
+    /// Shows records that need not wait any longer.
+    fn show_verified(&mut self) -> io::Result<()> {
+        let Some(verifier) = &mut self.verifier else {
+            return Ok(());
+        };
+        verifier.turn();
+        let messages = verifier.messages();
+        let mut ready = Vec::new();
+        while let Some(record) = self.held.next(|incident| verifier.verdict(incident)) {
+            ready.push(record);
+        }
+        ready
+            .iter()
+            .try_for_each(|record| self.keep_and_display(record))?;
+        messages.iter().for_each(|message| self.say(message));
+        Ok(())
+    }
+
+    /// Waits for all verdicts, which takes no longer than an incident is held, and until all is
+    /// saved. (A signal ends that at once: it was the second one, or the trace had ended by itself.)
+    fn finish_comparing(&mut self) -> io::Result<()> {
+        let began = Instant::now();
+        let mut told = false;
+        while self.is_comparing() {
+            self.show_verified()?;
+            if !told && self.held.is_empty() && began.elapsed() > PACE {
+                told = true;
+                self.say("waiting until lost bytes are saved");
+            }
+            std::thread::sleep(SOON);
+        }
+        self.show_verified()
     }
 
     /// Shows what befell disks and filesystems, up to a little before `now` (`None`: all).
@@ -387,6 +455,11 @@ impl Session {
     /// Says what was found, and whether everything was seen.
     pub(super) fn stop(mut self, mut end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
         self.muted |= end.reason == StopReason::ReaderGone;
+        let saves = self.verifier.as_ref().is_some_and(Verifier::saves);
+        let compared = match self.muted && !self.keeps() && !saves {
+            true => Ok(()),
+            false => self.finish_comparing(),
+        };
         let unkept = self.unkept();
         if let Some(unkept) = &unkept {
             end.error.get_or_insert_with(|| unkept.clone());
@@ -425,7 +498,7 @@ impl Session {
             self.say(error);
         }
         let held = self.repeats.take_all();
-        let mut shown = self.show_storage_errors(None);
+        let mut shown = compared.and_then(|()| self.show_storage_errors(None));
         for repeat in held {
             shown = shown.and_then(|()| self.show_repeat(repeat));
         }
@@ -471,8 +544,25 @@ impl Session {
             return Ok(());
         }
         self.tally.incident(incident);
-        self.keep_record(&record, true);
-        self.display(&record)
+        match (&mut self.verifier, &record.body) {
+            (Some(verifier), Body::Incident(described)) => {
+                verifier.ask(described);
+                self.held.incident(record);
+                Ok(())
+            }
+            _ => self.emit(record),
+        }
+    }
+
+    /// Shows a record, after those that are held.
+    fn emit(&mut self, record: Record) -> io::Result<()> {
+        match self.held.is_empty() {
+            true => self.keep_and_display(&record),
+            false => {
+                self.held.behind(record);
+                Ok(())
+            }
+        }
     }
 
     /// Leaves the changes of an incident out as well. Of very many, those of the oldest are shown.
@@ -531,9 +621,12 @@ impl Session {
 
     fn show(&mut self, at: MonoTime, body: Body) -> io::Result<()> {
         let head = Head::at(at, &self.clock);
-        let record = Record { head, body };
-        self.keep_record(&record, true);
-        self.display(&record)
+        self.emit(Record { head, body })
+    }
+
+    fn keep_and_display(&mut self, record: &Record) -> io::Result<()> {
+        self.keep_record(record, true);
+        self.display(record)
     }
 
     fn keep_record(&mut self, record: &Record, shown: bool) {

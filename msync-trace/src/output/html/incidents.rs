@@ -171,6 +171,9 @@ fn now(page: &mut Markup, it: &IncidentReport) {
         }
         (state, in_memory) => page.text(spell::fate(state, in_memory)),
     }
+    if let Some(verified) = it.record.verified {
+        page.leaf("small", &[], spell::verified(verified));
+    }
     if it.repeats > 0 {
         let text = format!("told so again {}", spell::count(it.repeats, "time"));
         page.leaf("small", &[], &text);

@@ -274,13 +274,18 @@ impl Mark {
             spell::moment(entry.at.time, context.zone),
             super::timeline::sentence(entry)
         );
-        if entry.count > 1 {
+        if entry.count > 1 && symbol != Symbol::LieAgain {
             title.push_str(&format!(" ({} times)", spell::digits(entry.count)));
         }
         Some(Self {
             symbol,
             at: i128::from(entry.at.time.0),
-            count: entry.count,
+            // Of a repeat, the count is how often it was by then.
+            count: if symbol == Symbol::LieAgain {
+                1
+            } else {
+                entry.count
+            },
             bytes: entry.range.map(|range| extent.span(range)),
             lost: Vec::new(),
             incident: entry.incident,

@@ -314,12 +314,15 @@ impl Frame {
             let labels = labels.entry(mark.symbol.lane()).or_default();
             labels.force(x - 8.0, x + 8.0);
         }
-        // Repeats below what they repeat.
+        // Repeats below what they repeat, and named only where there is room.
         let again = |mark: &&Mark| mark.symbol == Symbol::LieAgain;
         let (below, above): (Vec<&Mark>, Vec<&Mark>) = marks.iter().partition(again);
-        for mark in below.into_iter().chain(above) {
+        for mark in below.iter().chain(&above) {
+            let y = self.lane_y(mark.symbol.lane());
+            mark.draw(page, (self.time.at(mark.at), y));
+        }
+        for mark in above.into_iter().chain(below) {
             let (x, y) = (self.time.at(mark.at), self.lane_y(mark.symbol.lane()));
-            mark.draw(page, (x, y));
             let text = mark.label();
             let end = x + 10.0 + text.len() as f64 * LETTER;
             let labels = labels.entry(mark.symbol.lane()).or_default();

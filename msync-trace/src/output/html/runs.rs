@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     output::{escape, loss_sentence},
-    schema::{RunReport, StorageErrorReport, Word},
+    schema::{Difference, DifferenceKind, RunReport, StorageErrorReport, Word},
 };
 
 /// Runs that have a row.
@@ -57,6 +57,7 @@ pub(super) fn write(page: &mut Markup, context: &Context<'_>) {
             }
         },
     );
+    recomputed(page, context);
     storage(page, context);
 }
 
@@ -172,6 +173,54 @@ fn narrowed(run: &RunReport) -> Vec<String> {
     .filter(|(_, value)| !value.is_empty())
     .map(|(name, value)| format!("{name} {value}"))
     .collect()
+}
+
+/// What this version says of the recorded facts, if it was asked.
+fn recomputed(page: &mut Markup, context: &Context<'_>) {
+    let Some(runs) = &context.report.recomputed else {
+        return;
+    };
+    page.element("section", &[("aria-labelledby", "again-h")], |page| {
+        page.leaf("h2", &[("id", "again-h")], "Judged again");
+        let same: u64 = runs.iter().map(|run| run.same).sum();
+        let differing: usize = runs.iter().map(|run| run.differences.len()).sum();
+        let text = format!(
+            "By this version, of the recorded facts: {} as recorded, {} otherwise.",
+            spell::count(same, "incident"),
+            spell::digits(differing as u64)
+        );
+        page.leaf("p", &[], &text);
+        page.element("ul", &[("class", "plain")], |page| {
+            let all = runs.iter().flat_map(|run| &run.differences);
+            all.take(STORAGE_ROWS)
+                .for_each(|it| difference(page, it, context));
+        });
+        if differing > STORAGE_ROWS {
+            let text = format!("{} more are not on this page.", differing - STORAGE_ROWS);
+            page.leaf("p", &[("class", "note")], &text);
+        }
+    });
+}
+
+fn difference(page: &mut Markup, it: &Difference, context: &Context<'_>) {
+    page.element("li", &[], |page| {
+        moment(page, it.at.time, context);
+        let members = escape(it.members.join(", ").as_bytes());
+        let what = match it.kind {
+            DifferenceKind::New => "not recorded, and seen now".to_owned(),
+            DifferenceKind::Missing => "recorded, and not seen now".to_owned(),
+            DifferenceKind::Changed => format!("other {members}"),
+        };
+        let who = spell::process(&it.process);
+        page.text(&format!(
+            " incident {} of its run, {who}: {what}; ",
+            it.incident.0
+        ));
+        match &it.path {
+            Some(path) => page.name(&path.0),
+            None => page.text(&format!("inode {}", it.inode)),
+        }
+    });
 }
 
 fn storage(page: &mut Markup, context: &Context<'_>) {

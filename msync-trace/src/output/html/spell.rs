@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 
 use crate::{
-    model::{ByteRange, Call, Errno, InMemory, StorageErrorKind, Task, ToldWho},
+    model::{ByteRange, Call, Errno, InMemory, StorageErrorKind, Task, ToldWho, Verified},
     output::escape,
     schema::{LossState, TimelineKind, WallTime},
 };
@@ -170,6 +170,15 @@ pub(super) fn fate(state: LossState, in_memory: InMemory) -> &'static str {
         (LossState::Outstanding, InMemory::Partly) => "lost, partly in memory",
         (LossState::Outstanding, InMemory::No) => "lost for good",
         (LossState::Outstanding, InMemory::Unknown) => "lost",
+    }
+}
+
+/// What comparing memory with the disk proved.
+pub(super) fn verified(verified: Verified) -> &'static str {
+    match verified {
+        Verified::Differs => "proved: the disk has other bytes",
+        Verified::Same => "compared: the disk has them all",
+        Verified::Unknown => "could not be compared with the disk",
     }
 }
 

@@ -66,7 +66,12 @@ fn row(page: &mut Markup, entry: &TimelineEntry, context: &Context<'_>) {
         cell(page, COLUMNS[1], |page| {
             page.leaf("span", &[("class", "event")], spell::event(entry.what));
             if entry.count > 1 {
-                page.leaf("small", &[], &spell::count(entry.count, "time"));
+                let by_now = match entry.what {
+                    TimelineKind::Repeated => " by then",
+                    _ => "",
+                };
+                let text = format!("{}{by_now}", spell::count(entry.count, "time"));
+                page.leaf("small", &[], &text);
             }
         });
         cell(page, COLUMNS[2], |page| bytes(page, entry));

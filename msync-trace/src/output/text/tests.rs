@@ -61,6 +61,8 @@ fn incident() -> IncidentRecord {
             cgroup: None,
             container: None,
         },
+        verified: None,
+        comparison: None,
     }
 }
 

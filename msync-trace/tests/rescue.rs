@@ -1,0 +1,226 @@
+//! Lost bytes are saved from memory as the program had written them, and nothing else is touched:
+//! on disks that really refuse writes. Needs root, a loop device and mkfs; says SKIPPED and why
+//! where they are missing.
+#![cfg(target_os = "linux")]
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use msync_trace::check::scratch::{Loss, LossKind, Scratch, ScratchError, ScratchFs};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+const PAGE: usize = 4096;
+
+/// In a thread of its own: a scratch file system takes its thread's mounts for good, and the
+/// programs that are run from there see them.
+fn with_loss(fs: ScratchFs, story: impl FnOnce(&mut Scratch, Loss) + Send + 'static) {
+    let told = std::thread::spawn(move || -> Result<(), ScratchError> {
+        let mut scratch = Scratch::new(fs)?;
+        let loss = scratch.lose(LossKind::TriedAgain)?;
+        story(&mut scratch, loss);
+        Ok(())
+    })
+    .join()
+    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    match told {
+        Ok(()) => {}
+        Err(ScratchError::Unavailable(reason)) => println!("SKIPPED {}: {reason}", fs.name()),
+        Err(error) => panic!("{}: {error}", fs.name()),
+    }
+}
+
+fn rescue(arguments: &[&OsStr]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_msync-trace"))
+        .arg("rescue")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn words<'a>(words: &[&'a str]) -> Vec<&'a OsStr> {
+    words.iter().map(|word| OsStr::new(*word)).collect()
+}
+
+/// The JSON form, and the exit status.
+fn look(arguments: &[&OsStr]) -> (Value, i32) {
+    let mut all = arguments.to_vec();
+    all.extend(words(&["-o", "json"]));
+    let output = rescue(&all);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.is_empty() || text.contains("warning"), "{text}");
+    let json = serde_json::from_slice(&output.stdout).expect("a JSON document");
+    (json, output.status.code().unwrap())
+}
+
+/// What the program had stored in the lost pages.
+fn stored(loss: &Loss) -> Vec<u8> {
+    let stamp = format!("msync-trace selftest {} after\n", loss.kind.name());
+    let pages = loss.range.start() / PAGE as u64..loss.range.end() / PAGE as u64;
+    let page = |number: u64| {
+        let mut page = stamp.clone().into_bytes();
+        page.extend_from_slice(&number.to_le_bytes());
+        page.resize(PAGE, 0);
+        page
+    };
+    pages.flat_map(page).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn range_argument(loss: &Loss) -> String {
+    format!("{}+{}", loss.range.start(), loss.range.len())
+}
+
+/// Takes clean pages out of the page cache: what is read then is what the disk has.
+fn evict(path: &Path) {
+    let file = File::open(path).unwrap();
+    // SAFETY: touches no memory.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+fn read(path: &Path, loss: &Loss) -> Vec<u8> {
+    let mut file = File::open(path).unwrap();
+    file.seek(SeekFrom::Start(loss.range.start())).unwrap();
+    let mut bytes = vec![0; loss.range.len() as usize];
+    file.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// What was ever written to a disk: requests and sectors (Documentation/block/stat.rst).
+fn written(device: &Path) -> [u64; 2] {
+    let name = device.file_name().unwrap();
+    let stat = fs::read_to_string(Path::new("/sys/class/block").join(name).join("stat")).unwrap();
+    let fields: Vec<u64> = stat
+        .split_ascii_whitespace()
+        .map(|field| field.parse().unwrap())
+        .collect();
+    [fields[4], fields[6]]
+}
+
+/// So that nothing is written later on its own.
+fn sync(path: &Path) {
+    let file = File::open(path).unwrap();
+    // It may still report the loss that was made.
+    // SAFETY: touches no memory.
+    unsafe { libc::syncfs(file.as_raw_fd()) };
+}
+
+/// One directory, made by one rescue.
+fn only_entry(directory: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(directory).unwrap();
+    let entry = entries.next().expect("a directory").unwrap().path();
+    assert!(entries.next().is_none());
+    entry
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn lost_bytes_are_saved_as_they_were_written(fs: ScratchFs) {
+    with_loss(fs, |scratch, loss| {
+        let vault = tempfile::tempdir().unwrap();
+        let path = loss.path.as_os_str();
+        sync(scratch.path());
+        let (before, times) = (written(scratch.device()), times(&loss.path));
+
+        let range = range_argument(&loss);
+        let mut arguments = vec![OsStr::new("--file"), path];
+        arguments.extend(words(&["--range", &range, "--out"]));
+        arguments.push(vault.path().as_os_str());
+        let (manifest, status) = look(&arguments);
+
+        assert_eq!(status, 1, "{manifest:#}");
+        assert_eq!(manifest["verified"], "differs", "{manifest:#}");
+        assert_eq!(manifest["comparison"]["differing_bytes"], loss.range.len());
+        assert_eq!(written(scratch.device()), before, "the disk was written");
+        assert_eq!(self::times(&loss.path), times);
+
+        let directory = only_entry(vault.path());
+        assert_eq!(mode(&directory), 0o700);
+        let saved = &manifest["saved"][0];
+        let bytes = |kind: &str| {
+            let name = saved[format!("{kind}_file")].as_str().unwrap();
+            assert_eq!(mode(&directory.join(name)), 0o600);
+            fs::read(directory.join(name)).unwrap()
+        };
+        let (memory, disk) = (bytes("memory"), bytes("disk"));
+        assert!(memory == stored(&loss), "memory has what was stored");
+        assert_eq!(saved["memory_sha256"], digest(&memory));
+        assert_eq!(saved["disk_sha256"], digest(&disk));
+        let on_paper: Value =
+            serde_json::from_slice(&fs::read(directory.join("manifest.json")).unwrap()).unwrap();
+        assert_eq!(on_paper, manifest);
+
+        evict(&loss.path);
+        assert!(
+            read(&loss.path, &loss) == disk,
+            "the disk has what was said"
+        );
+    });
+}
+
+fn times(path: &Path) -> [i64; 6] {
+    let what = fs::metadata(path).unwrap();
+    [
+        what.atime(),
+        what.atime_nsec(),
+        what.mtime(),
+        what.mtime_nsec(),
+        what.ctime(),
+        what.ctime_nsec(),
+    ]
+}
+
+#[test]
+fn ext4_lost_bytes_are_saved_as_they_were_written() {
+    lost_bytes_are_saved_as_they_were_written(ScratchFs::Ext4);
+}
+
+#[test]
+fn xfs_lost_bytes_are_saved_as_they_were_written() {
+    lost_bytes_are_saved_as_they_were_written(ScratchFs::Xfs);
+}
+
+fn evicted_bytes_are_not_rescued(fs: ScratchFs) {
+    with_loss(fs, |_, loss| {
+        evict(&loss.path);
+        let vault = tempfile::tempdir().unwrap();
+        let range = range_argument(&loss);
+        let mut arguments = vec![OsStr::new("--file"), loss.path.as_os_str()];
+        arguments.extend(words(&["--range", &range, "--out"]));
+        arguments.push(vault.path().as_os_str());
+        for _ in 0..2 {
+            // Looking must not bring the disk's bytes into memory: the second look sees the same.
+            let (manifest, status) = look(&arguments);
+            assert_eq!(status, 3, "{manifest:#}");
+            assert_eq!(manifest["verified"], "unknown");
+            assert_eq!(manifest["pages"].as_array().unwrap().len(), 1);
+            assert_eq!(manifest["pages"][0]["in_cache"], "no");
+            assert_eq!(manifest["saved"], Value::Array(Vec::new()));
+        }
+    });
+}
+
+#[test]
+fn ext4_evicted_bytes_are_not_rescued() {
+    evicted_bytes_are_not_rescued(ScratchFs::Ext4);
+}
+
+#[test]
+fn xfs_evicted_bytes_are_not_rescued() {
+    evicted_bytes_are_not_rescued(ScratchFs::Xfs);
+}
