@@ -60,25 +60,51 @@ pub fn check() -> Result<Command> {
         .env("RUSTFLAGS", "-D warnings")
         // Nobody debugs what is only checked, and it is compiled once.
         .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // SQLite is C: nothing is linked here, so nothing need be compiled.
+        .env(format!("CC_{}", target_in_names()), "true")
+        .env(format!("AR_{}", target_in_names()), "true")
         .env("CARGO_INCREMENTAL", "0");
     Ok(cargo)
 }
 
 fn build(zig: &Path) -> Result<Command> {
-    let linker = folder().join("cc");
     fs::create_dir_all(folder())?;
-    fs::write(&linker, linker_script(zig))
-        .and_then(|()| fs::set_permissions(&linker, fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot write {}", linker.display()))?;
+    let linker = script("cc", &linker_script(zig))?;
+    let archiver = script("ar", &archiver_script(zig))?;
     let mut cargo = cargo("build")?;
     cargo
         .args(["--package", "msync-trace", "--release"])
+        .env(format!("CC_{}", target_in_names()), &linker)
+        .env(format!("AR_{}", target_in_names()), archiver)
+        // The one that says for which FreeBSD.
+        .env("CRATE_CC_NO_DEFAULTS", "1")
         .env("CARGO_TARGET_X86_64_UNKNOWN_FREEBSD_LINKER", linker)
         .env("ZIG_GLOBAL_CACHE_DIR", folder().join("zig"));
     Ok(cargo)
 }
 
-/// A linker for rustc. The crate `libc` asks for libraries that only programs for administering
+/// As variables of the environment spell it.
+fn target_in_names() -> String {
+    TARGET.replace('-', "_")
+}
+
+fn script(name: &str, text: &str) -> Result<PathBuf> {
+    let path = folder().join(name);
+    fs::write(&path, text)
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// For what is compiled from C: SQLite.
+fn archiver_script(zig: &Path) -> String {
+    format!(
+        "#!/bin/sh\nexec {} ar \"$@\"\n",
+        quote(&zig.to_string_lossy())
+    )
+}
+
+/// A linker for rustc, and a compiler for C. The crate `libc` asks for libraries that only programs for administering
 /// FreeBSD use; zig does not describe them, and nothing of ours calls them. In the place of
 /// FreeBSD's `libgcc_s`, which zig does not describe either, it links its own libunwind.
 fn linker_script(zig: &Path) -> String {

@@ -233,6 +233,12 @@ const TOOLS: &[Tool] = &[
         "makes loop devices that fail on purpose",
     ),
     tool(
+        Group::Build,
+        "sqlite3",
+        "sqlite3",
+        "asks the questions of docs/record.md",
+    ),
+    tool(
         Group::Scenarios,
         "mkfs.ext4",
         "e2fsprogs",

@@ -37,12 +37,9 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(folder.join(name))
 }
 
-/// Whether something is there; an error if that is no record. Touches nothing.
-pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
-    let not_ours = |what| StoreError::NotOurs {
-        path: path.to_owned(),
-        what,
-    };
+/// Whether something is there that can be a record. Does not open it: closing it would give up the
+/// locks that SQLite has on it in this process.
+pub(super) fn can_be(path: &Path) -> Result<bool, StoreError> {
     let is = match fs::metadata(path) {
         Ok(is) => is,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -50,12 +47,24 @@ pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
     };
     let kind = is.file_type();
     if kind.is_dir() {
-        return Err(not_ours("a directory"));
+        return Err(not_ours(path, "a directory"));
     }
     if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
-        return Err(not_ours("a special file"));
+        return Err(not_ours(path, "a special file"));
     }
-    if is.len() == 0 {
+    Ok(is.len() > 0)
+}
+
+fn not_ours(path: &Path, what: &'static str) -> StoreError {
+    StoreError::NotOurs {
+        path: path.to_owned(),
+        what,
+    }
+}
+
+/// Whether a record is there; an error if it is something else. Touches nothing.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    if !can_be(path)? {
         return Ok(false);
     }
     // The header of a record is complete before the record has its name.
@@ -64,15 +73,15 @@ pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
     match file.read_exact(&mut header) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(not_ours("another kind of file"));
+            return Err(not_ours(path, "another kind of file"));
         }
         Err(error) => return Err(error).during("read", path),
     }
     if !header.starts_with(b"SQLite format 3\0") {
-        return Err(not_ours("another kind of file"));
+        return Err(not_ours(path, "another kind of file"));
     }
     if header[68..72] != layout::APPLICATION.to_be_bytes() {
-        return Err(not_ours("another SQLite database"));
+        return Err(not_ours(path, "another SQLite database"));
     }
     Ok(true)
 }

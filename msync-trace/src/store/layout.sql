@@ -271,7 +271,9 @@ CREATE TABLE trims (
 -- Files that are still in trouble, as far as the record knows: what is needed to judge them is kept.
 CREATE TABLE troubled (
     inode INTEGER PRIMARY KEY,
-    since_fact INTEGER NOT NULL     -- their first failure that is still outstanding, or earlier
+    since_fact INTEGER NOT NULL,    -- their first failure that is still outstanding, or earlier
+    run INTEGER NOT NULL,           -- when that was
+    mono_ns INTEGER NOT NULL
 ) STRICT;
 
 CREATE VIEW incident_list AS

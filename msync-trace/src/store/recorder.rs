@@ -25,14 +25,14 @@ use crate::{
 const MEMORY: usize = 64 << 20;
 /// How long facts wait for others before they are stored.
 const GATHER: Duration = Duration::from_millis(500);
-/// So many bytes of memory go into one transaction.
-const BATCH: usize = 8 << 20;
 /// Between two attempts to write, at first and at most.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A disk that has not answered for so long is said to hang.
 const HANGS: Duration = Duration::from_secs(5);
 /// At the end, how long to go on while nothing can be stored.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(5);
+/// And how long to wait for a disk that does not answer.
+const LAST_ANSWER: Duration = Duration::from_secs(30);
 /// And how often.
 const LAST_PACE: Duration = Duration::from_millis(500);
 
@@ -142,9 +142,9 @@ impl Recorder {
         memory: usize,
     ) -> Result<Self, StoreError> {
         let path = file::resolve(path)?;
-        let is_there = file::is_there(&path)?;
+        file::can_be(&path)?;
         let lock = WriterLock::take(&path)?;
-        if !is_there {
+        if !file::is_there(&path)? {
             file::create(&path)?;
         }
         let connection = file::open(&path)?;
@@ -305,8 +305,15 @@ impl Recorder {
         self.shared.work.notify_one();
         let mut progress = Instant::now();
         let mut before = state.kept;
-        while !is_so(&state) && progress.elapsed() < LAST_ATTEMPTS {
-            let wait = LAST_ATTEMPTS.saturating_sub(progress.elapsed());
+        loop {
+            let patience = match state.trouble {
+                true => LAST_ATTEMPTS,
+                false => LAST_ANSWER,
+            };
+            let wait = patience.saturating_sub(progress.elapsed());
+            if is_so(&state) || wait.is_zero() {
+                return state;
+            }
             state = match self.shared.done.wait_timeout(state, wait) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
@@ -316,7 +323,6 @@ impl Recorder {
                 progress = Instant::now();
             }
         }
-        state
     }
 
     /// Stores what is left and closes the record. Goes on for some seconds if the disk refuses.
@@ -430,7 +436,7 @@ impl Writer {
             if until.is_some_and(|until| until <= Instant::now()) {
                 state.busy_since = Some(Instant::now());
                 let dropped = state.queue.dropped();
-                return Some((state.queue.take(BATCH), dropped));
+                return Some((state.queue.take(self.retention.batch()), dropped));
             }
             state = self.sleep(state, until);
         }
@@ -558,6 +564,12 @@ impl Writer {
     }
 
     fn close(mut self) {
+        let now = (self.look)().1;
+        if let Some(writing) = &mut self.writing
+            && let Err(error) = self.retention.at_the_end(writing, now)
+        {
+            log::warn!("{error}");
+        }
         let closed = self.writing.take().map_or(Ok(()), Writing::close);
         if let Err(error) = closed {
             // Nothing is lost by that: the log stays beside the record.

@@ -79,6 +79,23 @@ impl Writing {
         self.stored
     }
 
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn run(&self) -> i64 {
+        self.run
+    }
+
+    /// Rows were deleted: their numbers mean nothing any more.
+    pub(super) fn forget_numbers(&mut self) {
+        self.known = Known::default();
+    }
+
     /// Writes a batch. When it returns, the batch is on the disk.
     pub(super) fn store(
         &mut self,
@@ -294,7 +311,7 @@ impl Rows<'_> {
         let inode = row.inode.map(|key| self.inode(key, row.view));
         let inode = inode.transpose()?;
         if let (Some(known), FactKind::WriteFailed(failed)) = (inode, &fact.kind) {
-            self.trouble(&failed.inode, known, number)?;
+            self.trouble(&failed.inode, known, (number, fact.at))?;
         }
         let task = row.task.map(|task| self.task(number, task)).transpose()?;
         let of_storage;
@@ -386,7 +403,12 @@ impl Rows<'_> {
         })
     }
 
-    fn trouble(&mut self, key: &InodeKey, known: KnownInode, fact: i64) -> rusqlite::Result<()> {
+    fn trouble(
+        &mut self,
+        key: &InodeKey,
+        known: KnownInode,
+        fact: (i64, MonoTime),
+    ) -> rusqlite::Result<()> {
         if known.troubled {
             return Ok(());
         }
@@ -396,8 +418,9 @@ impl Rows<'_> {
         };
         self.known.inodes.insert(*key, troubled);
         self.execute(
-            "INSERT OR IGNORE INTO troubled (inode, since_fact) VALUES (?1, ?2)",
-            params![known.inode, fact],
+            "INSERT OR IGNORE INTO troubled (inode, since_fact, run, mono_ns)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![known.inode, fact.0, self.run, Bits(fact.1.0)],
         )
     }
 
