@@ -50,7 +50,9 @@ pub(super) enum Answer {
         /// Why not everything.
         not_saved: Option<String>,
     },
-    /// It could not be saved, or something is worth knowing: a sentence.
+    /// Something is worth knowing about where it is saved: a sentence.
+    Warned(String),
+    /// It could not be saved: a sentence.
     Said(String),
     /// Nothing follows.
     Done,
@@ -153,7 +155,7 @@ fn save(
     let vault = Vault::at(directory)?;
     vault.refuse_same_filesystem(target)?;
     if let Some(warning) = vault.warning(target) {
-        say(&Answer::Said(format!("warning: {warning}")));
+        say(&Answer::Warned(warning.to_owned()));
     }
     let mut manifest = manifest_of(target, incident.file.path.as_ref());
     manifest.incident = Some(incident.incident);

@@ -232,9 +232,8 @@ fn look(
     let pages = (range.len() as usize).div_ceil(size);
     let cannot = |error| Obstacle::new(format!("cannot look into the page cache: {error}"));
     let window = Window::new(&target.file, range.start(), pages).map_err(cannot)?;
-    let mut memory = vec![0; pages * size];
-    let first = window.read(&mut memory).map_err(cannot)?;
-    if first.iter().all(|page| *page == Cached::Absent) {
+    let resident = window.resident().map_err(cannot)?;
+    if resident.iter().all(|is_there| !is_there) {
         findings.push(&Pages {
             range,
             in_cache: InCache::No,
@@ -243,6 +242,8 @@ fn look(
         });
         return Ok(());
     }
+    let mut memory = vec![0; pages * size];
+    let first = window.read(&mut memory).map_err(cannot)?;
     let dirty_before = window.dirtiness();
     let disk = target.disk.read(range);
     let mut again = vec![0; pages * size];

@@ -1,6 +1,10 @@
 //! Which filesystems can be looked at, and what identifies one: its superblock's UUID.
 
-use std::{fs, fs::File, os::fd::AsFd, path::Path};
+use std::{
+    fs::{self, File},
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
 
 use super::device::Device;
 use crate::model::FileSystemId;
@@ -63,21 +67,22 @@ impl FileSystem {
             Self::Ext => Some(1024 + 0x68),
             Self::Xfs => Some(32),
             Self::F2fs => Some(1024 + 108),
-            Self::Btrfs => Some(65_536 + 32),
             _ => None,
         }
     }
 
-    /// What the kernel side calls this filesystem, which has this device.
-    pub(super) fn id(self, dev: u32, device: Option<&Device>) -> FileSystemId {
-        let mut uuid = [0; 16];
-        match (self.uuid_at(), device) {
-            (Some(at), Some(device)) if device.superblock(at, &mut uuid).is_ok() => {
-                match uuid == [0; 16] {
-                    true => FileSystemId::Device(dev),
-                    false => FileSystemId::Uuid(uuid),
-                }
-            }
+    /// What the kernel side calls this filesystem, on which this open file is.
+    pub(super) fn id(self, file: &File, dev: u32, device: Option<&Device>) -> FileSystemId {
+        let uuid = uuid_in_memory(file).or_else(|| match self {
+            // It has a device number that is no device's.
+            Self::Btrfs => btrfs_uuid(file),
+            _ => self.uuid_at().zip(device).and_then(|(at, device)| {
+                let mut uuid = [0; 16];
+                device.superblock(at, &mut uuid).ok().map(|()| uuid)
+            }),
+        });
+        match uuid {
+            Some(uuid) if uuid != [0; 16] => FileSystemId::Uuid(uuid),
             _ => FileSystemId::Device(dev),
         }
     }
@@ -98,7 +103,7 @@ impl FileSystem {
             Self::F2fs if flags & FS_COMPR_FL != 0 => Some("the file is compressed on the disk"),
             Self::F2fs if has_second_device(device) => Some("the filesystem has several devices"),
             Self::F2fs => None,
-            Self::Btrfs => None,
+            Self::Btrfs => Some("btrfs says where bytes lie in its own space, not on which disk"),
             Self::Overlay => Some(
                 "overlayfs shows a file of another filesystem: give its path there, below the \
                  upper directory",
@@ -108,6 +113,31 @@ impl FileSystem {
             }
         }
     }
+}
+
+/// `_IOR(0x15, 0, struct fsuuid2)`
+const FS_IOC_GETFSUUID: libc::c_ulong = 0x8011_1500;
+
+/// What the kernel has as `s_uuid` (6.9). It asks no disk, which may hang.
+fn uuid_in_memory(file: &File) -> Option<[u8; 16]> {
+    // A length, then the UUID.
+    let mut answer = [0_u8; 17];
+    // SAFETY: 17 bytes, as the size in the request says.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFSUUID, answer.as_mut_ptr()) };
+    let uuid = answer[1..].try_into().ok();
+    uuid.filter(|_| result == 0 && answer[0] == 16)
+}
+
+/// `_IOR(0x94, 31, struct btrfs_ioctl_fs_info_args)`
+const BTRFS_IOC_FS_INFO: libc::c_ulong = 0x8400_941f;
+
+/// `max_id`, `num_devices`, then the UUID.
+fn btrfs_uuid(file: &File) -> Option<[u8; 16]> {
+    let mut info = [0_u8; 1024];
+    // SAFETY: 1024 bytes, as the size in the request says.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), BTRFS_IOC_FS_INFO, info.as_mut_ptr()) };
+    let uuid = info[16..32].try_into().ok();
+    uuid.filter(|_| result == 0)
 }
 
 // linux/fs.h
@@ -124,8 +154,6 @@ fn inode_flags(file: &File) -> u32 {
 
 /// `struct fsxattr`: the first word are the flags.
 fn is_realtime(file: &File) -> bool {
-    use std::os::fd::AsRawFd;
-
     let mut attributes = [0_u32; 7];
     // SAFETY: 28 bytes, as the size in the request says.
     let result =

@@ -31,35 +31,54 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Makes the directory if it is not there (for its owner alone).
+    /// The directory need not be there yet: then it is made with the first rescue, for its owner
+    /// alone. Nothing is made before it is known not to be on the filesystem that loses bytes.
     ///
     /// # Errors
-    /// If it cannot be made or written.
+    /// If it cannot be made or written there.
     pub fn at(path: &Path) -> Result<Self, Obstacle> {
         let cannot = |error: io::Error| {
             Obstacle::new(format!(
                 "cannot use the directory for rescued bytes: {error}"
             ))
         };
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(cannot(error));
+        let (path, existing) = match fs::canonicalize(path) {
+            Ok(path) => (path.clone(), path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let name = path.file_name().ok_or(error).map_err(cannot)?;
+                let parent = match path.parent() {
+                    Some(parent) if parent != Path::new("") => parent,
+                    _ => Path::new("."),
+                };
+                let parent = fs::canonicalize(parent).map_err(cannot)?;
+                (parent.join(name), parent)
             }
-            _ => {}
-        }
-        let path = fs::canonicalize(path).map_err(cannot)?;
-        if !fs::metadata(&path).map_err(cannot)?.is_dir() {
+            Err(error) => return Err(cannot(error)),
+        };
+        if !fs::metadata(&existing).map_err(cannot)?.is_dir() {
             return Err(Obstacle::new("the place for rescued bytes is no directory"));
         }
-        let directory = File::open(&path).map_err(cannot)?;
-        rustix::fs::access(&path, rustix::fs::Access::WRITE_OK)
+        let directory = File::open(&existing).map_err(cannot)?;
+        rustix::fs::access(&existing, rustix::fs::Access::WRITE_OK)
             .map_err(|error| cannot(error.into()))?;
-        let dev = stack::dev_of(&directory).map_err(cannot)?;
         Ok(Self {
+            dev: stack::dev_of(&directory).map_err(cannot)?,
             is_volatile: stack::is_in_memory(&directory),
             path,
-            dev,
         })
+    }
+
+    /// A new directory in it, for its owner alone.
+    fn new_directory(&self, name: &str) -> io::Result<PathBuf> {
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // It may have been put somewhere else meanwhile.
+        if stack::dev_of(&File::open(&self.path)?)? != self.dev {
+            return Err(io::Error::other("it is on another filesystem now"));
+        }
+        make_directory(&self.path, name)
     }
 
     /// Where it is.
@@ -133,7 +152,7 @@ impl Saver {
     /// # Errors
     /// If that cannot be made.
     pub fn new(vault: &Vault, name: &str, choice: Choice, room: u64) -> Result<Self, Obstacle> {
-        let directory = make_directory(&vault.path, name).map_err(|error| {
+        let directory = vault.new_directory(name).map_err(|error| {
             Obstacle::new(format!(
                 "cannot make a directory for rescued bytes: {error}"
             ))

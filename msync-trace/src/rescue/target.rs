@@ -105,12 +105,12 @@ impl Target {
         if let Some(why) = filesystem.cannot_be_opened() {
             return Err(Obstacle::new(why));
         }
-        let device = Device::open(dev);
-        if filesystem.id(dev, device.as_ref().ok()) != key.fs {
-            return Ok(None);
-        }
         let directory = open(&again(&look), libc::O_DIRECTORY)
             .map_err(|error| Obstacle::new(format!("cannot open {}: {error}", point.display())))?;
+        let device = Device::open(dev);
+        if filesystem.id(&directory, dev, device.as_ref().ok()) != key.fs {
+            return Ok(None);
+        }
         let file = open_by_key(&directory, filesystem, key)?;
         let target = Self::new(file, dev, device, patience)?;
         match target.key == key {
@@ -151,7 +151,7 @@ impl Target {
             return Err(Obstacle::new("it is no regular file"));
         }
         let key = InodeKey {
-            fs: filesystem.id(dev, device.as_ref().ok()),
+            fs: filesystem.id(&file, dev, device.as_ref().ok()),
             ino: what.ino(),
             generation: generation(&file),
             subvolume: match filesystem {
@@ -243,8 +243,10 @@ fn mounts(key: InodeKey, dev: Option<u32>, process: Option<ProcessId>) -> Vec<(M
     let (mut likely, mut others): (Vec<_>, Vec<_>) = ours
         .chain(theirs)
         .partition(|(mount, _)| Some(mount.dev) == named);
-    // What is not known by a UUID is only known by its number. One mount of each other is enough.
+    // What is not known by a UUID is only known by its number. Of the others, one mount of each
+    // that has a disk (major 0: NFS and the like, which are not to be asked without need).
     if matches!(key.fs, FileSystemId::Uuid(_)) {
+        others.retain(|(mount, _)| mount.dev >> 20 != 0);
         others.sort_by_key(|(mount, _)| mount.dev);
         others.dedup_by_key(|(mount, _)| mount.dev);
         likely.extend(others);

@@ -94,3 +94,85 @@ fn verify(incident: &mut IncidentRecord, found: Verdict, left_memory: bool) {
     incident.verified = Some(verified);
     incident.comparison = Some(comparison);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Comparison, from_line};
+
+    const INCIDENT: &str = r#"{"schema":1,"time":"2026-11-20T12:00:02.000000000Z","mono_ns":2,
+        "type":"incident","incident":1,"error":{"number":5,"name":"EIO"},
+        "file":{"path":null,"path_from":null,"path_when_failed":null,"deleted":false,"mount":null,
+        "fs_type":null,"device":null,"dev":"8:17","inode":{"fs_uuid":null,"dev":"8:17","ino":12,
+        "generation":1,"subvolume":null}},"ranges":[{"start":0,"end":4096}],"bytes":4096,
+        "evidence":"page","told":"nobody","coverage":"inside","in_memory":"yes",
+        "first_failed":{"time":"2026-11-20T12:00:01.000000000Z","mono_ns":1},
+        "last_failed":{"time":"2026-11-20T12:00:01.000000000Z","mono_ns":1},
+        "writer":null,"call":"msync","requested":{"start":0,"end":4096},
+        "process":{"pid":1,"start_ns":1,"tid":1,"uid":0,"comm":"a","cgroup_id":null,
+        "kernel_thread":false,"exe":null,"cgroup":null,"container":null}}"#;
+    const CHANGE: &str = r#"{"schema":1,"time":"2026-11-20T12:00:04.000000000Z","mono_ns":4,
+        "type":"change","incident":1,"change":"recovered"}"#;
+
+    fn record(text: &str) -> Record {
+        from_line(text.replace('\n', "").as_bytes()).unwrap()
+    }
+
+    fn incident(record: Option<Record>) -> IncidentRecord {
+        match record.unwrap().body {
+            Body::Incident(incident) => *incident,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn same() -> Verdict {
+        let comparison = Comparison {
+            same_bytes: 4096,
+            ..Comparison::default()
+        };
+        (Verified::Same, comparison)
+    }
+
+    #[test]
+    fn what_follows_an_incident_is_not_shown_before_it() {
+        let mut held = Held::default();
+        held.incident(record(INCIDENT));
+        held.behind(record(CHANGE));
+        assert_eq!(held.next(|_| None), None);
+        let first = incident(held.next(|_| Some(same())));
+        assert_eq!(first.verified, Some(Verified::Same));
+        let second = held.next(|_| None).unwrap();
+        assert!(matches!(second.body, Body::Change(_)));
+        assert!(held.is_empty());
+    }
+
+    #[test]
+    fn equal_bytes_that_may_have_been_read_back_prove_nothing() {
+        let mut held = Held::default();
+        held.incident(record(INCIDENT));
+        held.left_memory(&incident(Some(record(INCIDENT))).file.inode);
+        assert_eq!(
+            incident(held.next(|_| Some(same()))).verified,
+            Some(Verified::Unknown)
+        );
+        held.incident(record(
+            &INCIDENT.replace("\"in_memory\":\"yes\"", "\"in_memory\":\"unknown\""),
+        ));
+        assert_eq!(
+            incident(held.next(|_| Some(same()))).verified,
+            Some(Verified::Unknown)
+        );
+    }
+
+    #[test]
+    fn an_incident_is_shown_without_a_verdict_when_it_takes_too_long() {
+        let mut held = Held::default();
+        held.incident(record(INCIDENT));
+        held.0[0].until = Some(Instant::now());
+        let shown = incident(held.next(|_| None));
+        assert_eq!(shown.verified, Some(Verified::Unknown));
+        let comparison = shown.comparison.unwrap();
+        assert_eq!(comparison.unknown_bytes, 4096);
+        assert!(comparison.reason.is_some());
+    }
+}

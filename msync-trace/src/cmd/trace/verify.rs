@@ -2,7 +2,7 @@
 //! short while for its answer, and are shown in their order.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, BufRead, BufReader, Write},
     os::unix::{ffi::OsStrExt, process::CommandExt},
     path::PathBuf,
@@ -51,6 +51,8 @@ pub(super) struct Verifier {
     verdicts: BTreeMap<IncidentId, Verdict>,
     messages: Vec<String>,
     limit_told: bool,
+    /// Of the place for rescued bytes, each once.
+    warned: BTreeSet<String>,
 }
 
 /// A process that works on one incident, or waits for one.
@@ -73,6 +75,7 @@ impl Verifier {
             verdicts: BTreeMap::new(),
             messages: Vec::new(),
             limit_told: false,
+            warned: BTreeSet::new(),
         })
     }
 
@@ -219,6 +222,12 @@ impl Verifier {
                     "incident {}: {bytes} bytes saved in {place}{not_all}",
                     id.0
                 ));
+            }
+            Answer::Warned(warning) => {
+                let warning = format!("warning: {}", escape(warning.as_bytes()));
+                if self.warned.insert(warning.clone()) {
+                    self.messages.push(warning);
+                }
             }
             Answer::Said(sentence) => {
                 let sentence = escape(sentence.as_bytes());
