@@ -476,9 +476,10 @@ fn incident_line(incident: &IncidentReport, report: &Report, style: &ReportStyle
     if incident.repeats > 0 {
         notes = format!(" repeated:{}", incident.repeats);
     }
-    let now = match (incident.state, incident.evicted) {
-        (LossState::Outstanding, Some(_)) => "evicted",
-        (state, _) => state.word(),
+    let is_evicted = incident.evicted.is_some() || record.in_memory == InMemory::No;
+    let now = match incident.state {
+        LossState::Outstanding if is_evicted => "evicted",
+        state => state.word(),
     };
     let pad = " ".repeat(11_usize.saturating_sub(now.len()));
     let error = format!("{:<6}", record.error.to_string());
