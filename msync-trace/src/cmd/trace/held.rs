@@ -5,8 +5,8 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::verify::{HELD, Verdict, unknown};
 use crate::{
-    model::{IncidentId, InodeKey, Verified},
-    schema::{Body, IncidentRecord, Record},
+    model::{InMemory, IncidentId, InodeKey, Verified},
+    schema::{Body, Record},
 };
 
 /// See the module.
@@ -20,6 +20,30 @@ struct Waiting {
     until: Option<Instant>,
     /// Pages of its file left memory after the false success.
     left_memory: bool,
+    /// Bytes of its file were written again, or given up, after the false success.
+    written_again: bool,
+    /// What the comparison said.
+    verdict: Option<Verdict>,
+}
+
+impl Waiting {
+    fn new(record: Record, until: Option<Instant>) -> Self {
+        Self {
+            record,
+            until,
+            left_memory: false,
+            written_again: false,
+            verdict: None,
+        }
+    }
+
+    /// That all is the same is not relied on before the time is up: what made it so may not have
+    /// been heard of yet.
+    fn is_ready(&self) -> bool {
+        let is_late = self.until.is_none_or(|until| Instant::now() >= until);
+        let found = self.verdict.as_ref();
+        is_late || found.is_some_and(|(verified, _)| *verified != Verified::Same)
+    }
 }
 
 impl Held {
@@ -29,31 +53,32 @@ impl Held {
 
     /// An incident that a verdict will come for.
     pub(super) fn incident(&mut self, record: Record) {
-        self.0.push_back(Waiting {
-            record,
-            until: Some(Instant::now() + HELD),
-            left_memory: false,
-        });
+        let until = Instant::now() + HELD;
+        self.0.push_back(Waiting::new(record, Some(until)));
     }
 
     /// A record that waits for those before it.
     pub(super) fn behind(&mut self, record: Record) {
-        self.0.push_back(Waiting {
-            record,
-            until: None,
-            left_memory: false,
-        });
+        self.0.push_back(Waiting::new(record, None));
     }
 
     /// Pages of this file left memory: what is there from now on can have been read back.
     pub(super) fn left_memory(&mut self, file: &InodeKey) {
-        for waiting in &mut self.0 {
-            if let Body::Incident(incident) = &waiting.record.body
-                && incident.file.inode == *file
-            {
-                waiting.left_memory = true;
-            }
-        }
+        self.of_file(file)
+            .for_each(|waiting| waiting.left_memory = true);
+    }
+
+    /// Bytes of this file were written again, or given up: what memory and the disk have from now on
+    /// says nothing of what was lost before.
+    pub(super) fn written_again(&mut self, file: &InodeKey) {
+        self.of_file(file)
+            .for_each(|waiting| waiting.written_again = true);
+    }
+
+    fn of_file(&mut self, file: &InodeKey) -> impl Iterator<Item = &mut Waiting> {
+        self.0.iter_mut().filter(move |waiting| {
+            matches!(&waiting.record.body, Body::Incident(one) if one.file.inode == *file)
+        })
     }
 
     /// The next record, if its time has come; `verdict` gives what is known of an incident.
@@ -62,30 +87,39 @@ impl Held {
         verdict: impl FnOnce(IncidentId) -> Option<Verdict>,
     ) -> Option<Record> {
         let first = self.0.front_mut()?;
-        if let (Some(until), Body::Incident(incident)) = (first.until, &mut first.record.body) {
-            let is_late = Instant::now() >= until;
-            let found = verdict(incident.incident)
-                .or_else(|| is_late.then(|| unknown("the comparison took too long")))?;
-            verify(incident, found, first.left_memory);
+        if let (Some(_), Body::Incident(incident)) = (first.until, &first.record.body) {
+            let id = incident.incident;
+            first.verdict = first.verdict.take().or_else(|| verdict(id));
+            if !first.is_ready() {
+                return None;
+            }
+            verify(first);
         }
         self.0.pop_front().map(|first| first.record)
     }
 }
 
 /// Bytes that are the same in memory and on the disk prove that nothing was lost, unless they left
-/// memory and were read back.
-fn verify(incident: &mut IncidentRecord, found: Verdict, left_memory: bool) {
-    use crate::model::InMemory;
-
-    let (mut verified, mut comparison) = found;
-    let stayed = incident.in_memory == InMemory::Yes && !left_memory;
-    if verified == Verified::Same && !stayed {
-        verified = Verified::Unknown;
-        comparison.reason = Some(
+/// memory and were read back, or were written after the false success.
+fn verify(waiting: &mut Waiting) {
+    let found = waiting.verdict.take();
+    let Body::Incident(incident) = &mut waiting.record.body else {
+        return;
+    };
+    let (mut verified, mut comparison) =
+        found.unwrap_or_else(|| unknown("the comparison took too long"));
+    let stayed = incident.in_memory == InMemory::Yes && !waiting.left_memory;
+    let doubt = match (waiting.written_again, stayed) {
+        (true, _) => Some("memory and the disk are the same, but the file was written again"),
+        (_, false) => Some(
             "memory and the disk are the same, but these bytes may have left memory and been read \
-             back"
-                .to_owned(),
-        );
+             back",
+        ),
+        (false, true) => None,
+    };
+    if let (Verified::Same, Some(doubt)) = (verified, doubt) {
+        verified = Verified::Unknown;
+        comparison.reason = Some(doubt.to_owned());
     }
     let compared = comparison.same_bytes + comparison.differing_bytes + comparison.unknown_bytes;
     if compared == 0 {
@@ -98,7 +132,7 @@ fn verify(incident: &mut IncidentRecord, found: Verdict, left_memory: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{Comparison, from_line};
+    use crate::schema::{Comparison, IncidentRecord, from_line};
 
     const INCIDENT: &str = r#"{"schema":1,"time":"2026-11-20T12:00:02.000000000Z","mono_ns":2,
         "type":"incident","incident":1,"error":{"number":5,"name":"EIO"},
@@ -133,13 +167,31 @@ mod tests {
         (Verified::Same, comparison)
     }
 
+    /// When its time is up.
+    fn shown(held: &mut Held, verdict: Verdict) -> Option<Record> {
+        held.0[0].until = Some(Instant::now());
+        held.next(|_| Some(verdict))
+    }
+
+    #[test]
+    fn equal_bytes_that_were_written_again_prove_nothing() {
+        let mut held = Held::default();
+        held.incident(record(INCIDENT));
+        assert_eq!(held.next(|_| Some(same())), None, "the fact may follow");
+        held.written_again(&incident(Some(record(INCIDENT))).file.inode);
+        held.0[0].until = Some(Instant::now());
+        let shown = incident(held.next(|_| None));
+        assert_eq!(shown.verified, Some(Verified::Unknown));
+        assert_eq!(shown.comparison.unwrap().same_bytes, 4096);
+    }
+
     #[test]
     fn what_follows_an_incident_is_not_shown_before_it() {
         let mut held = Held::default();
         held.incident(record(INCIDENT));
         held.behind(record(CHANGE));
         assert_eq!(held.next(|_| None), None);
-        let first = incident(held.next(|_| Some(same())));
+        let first = incident(shown(&mut held, same()));
         assert_eq!(first.verified, Some(Verified::Same));
         let second = held.next(|_| None).unwrap();
         assert!(matches!(second.body, Body::Change(_)));
@@ -152,14 +204,14 @@ mod tests {
         held.incident(record(INCIDENT));
         held.left_memory(&incident(Some(record(INCIDENT))).file.inode);
         assert_eq!(
-            incident(held.next(|_| Some(same()))).verified,
+            incident(shown(&mut held, same())).verified,
             Some(Verified::Unknown)
         );
         held.incident(record(
             &INCIDENT.replace("\"in_memory\":\"yes\"", "\"in_memory\":\"unknown\""),
         ));
         assert_eq!(
-            incident(held.next(|_| Some(same()))).verified,
+            incident(shown(&mut held, same())).verified,
             Some(Verified::Unknown)
         );
     }

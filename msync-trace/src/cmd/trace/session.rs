@@ -22,8 +22,8 @@ use crate::{
     correlate::{Config, Correlator},
     enrich::{Enricher, Machine, machine},
     model::{
-        Change, ChangeKind, Evicted, Fact, FactKind, Gone, Incident, IncidentId, InodeKey, Lost,
-        MonoTime, Release, StorageError, Verdict,
+        Change, ChangeKind, Discarded, Evicted, Fact, FactKind, Gone, Incident, IncidentId,
+        InodeKey, Lost, MonoTime, Redirtied, Release, StorageError, Verdict, WriteOk,
     },
     output::{self, Output, Tone, Verbosity},
     schema::{
@@ -283,10 +283,14 @@ impl Session {
         for fact in facts.drain(..) {
             self.facts += 1;
             self.reached(Some(fact.at));
-            if let FactKind::Evicted(Evicted { inode, .. }) | FactKind::Gone(Gone { inode, .. }) =
-                &fact.kind
-            {
-                self.held.left_memory(inode);
+            match &fact.kind {
+                FactKind::Evicted(Evicted { inode, .. }) | FactKind::Gone(Gone { inode, .. }) => {
+                    self.held.left_memory(inode);
+                }
+                FactKind::WriteOk(WriteOk { inode, .. })
+                | FactKind::Redirtied(Redirtied { inode, .. })
+                | FactKind::Discarded(Discarded { inode, .. }) => self.held.written_again(inode),
+                _ => {}
             }
             if let FactKind::StorageError(error) = &fact.kind {
                 self.storage_errors.push((fact.at, error.clone()));
