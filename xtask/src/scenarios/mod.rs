@@ -281,11 +281,12 @@ impl fmt::Display for NotByDtrace {
     }
 }
 
-/// How often each story is played: msync-trace has to be right every time, the D script once.
+/// How often each story is played: msync-trace has to be right every time, and the D script too
+/// where its probes are not preempted; elsewhere once.
 fn plays(tools: &[Tool]) -> u8 {
     match tools {
-        [] | [_] => 1,
-        _ => 3,
+        [_, _, ..] if tool::programs_are_preempted() => 3,
+        _ => 1,
     }
 }
 
@@ -553,4 +554,48 @@ fn lose(
     played?;
     let losses = verdict::read_the_disk(volume, &points, notes)?;
     Ok((losses, storage_errors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of three plays, each right or wrong in the opinion of one of both.
+    fn summed_up(results: [Option<&str>; 3]) -> Result<()> {
+        let plays = results.into_iter().zip(1..).map(|(by, play)| Done {
+            story: Story {
+                kind: Kind::Ext4,
+                below: Below::Fault,
+                scenario: &scenarios()[0],
+                play,
+            },
+            result: match by {
+                None => Ok(()),
+                Some("dtrace") => Err(anyhow::anyhow!("0 incidents").context(NotByDtrace)),
+                Some(_) => Err(anyhow::anyhow!("0 incidents").context("by ebpf")),
+            },
+            notes: Vec::new(),
+            took: Duration::ZERO,
+        });
+        let mut stories = sum_up(plays.collect());
+        assert_eq!(stories.len(), 1);
+        stories.remove(0).result
+    }
+
+    #[test]
+    fn the_second_opinion_is_asked_for_once_and_the_first_every_time() {
+        let (dtrace, ebpf) = (Some("dtrace"), Some("ebpf"));
+        assert!(summed_up([None, None, None]).is_ok());
+        assert!(summed_up([dtrace, None, dtrace]).is_ok());
+        assert!(summed_up([dtrace, dtrace, dtrace]).is_err());
+        for wrong in [
+            [ebpf, None, None],
+            [None, ebpf, None],
+            [None, dtrace, ebpf],
+            [dtrace, ebpf, None],
+        ] {
+            let error = summed_up(wrong).unwrap_err();
+            assert!(!error.is::<NotByDtrace>(), "{wrong:?}: {error:#}");
+        }
+    }
 }

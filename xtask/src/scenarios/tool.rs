@@ -98,6 +98,11 @@ impl Report {
     }
 }
 
+/// Whether this kernel gives the processor to another thread in the middle of a program.
+pub fn programs_are_preempted() -> bool {
+    kernel_version() >= PREEMPTED
+}
+
 /// From this kernel on programs are preempted (docs/how-it-works.md).
 const PREEMPTED: (u32, u32) = (6, 19);
 
