@@ -34,6 +34,12 @@ struct Judged {
     coverage: Coverage,
     evidence: Evidence,
     in_memory: InMemory,
+    later: Later,
+}
+
+/// What became of an incident.
+#[derive(Clone, Copy, Debug, Default)]
+struct Later {
     recovered: Option<MonoTime>,
     discarded: Option<MonoTime>,
     evicted: Option<MonoTime>,
@@ -55,10 +61,7 @@ impl Judged {
             coverage: it.coverage,
             evidence: it.evidence,
             in_memory: it.in_memory,
-            recovered: None,
-            discarded: None,
-            evicted: None,
-            repeats: 0,
+            later: Later::default(),
         }
     }
 
@@ -76,25 +79,24 @@ impl Judged {
             coverage: it.coverage,
             evidence: it.evidence,
             in_memory: it.in_memory,
-            recovered: None,
-            discarded: None,
-            evicted: None,
-            repeats: 0,
+            later: Later::default(),
         }
     }
 
     fn change(&mut self, at: MonoTime, kind: ChangeKind) {
+        let later = &mut self.later;
         match kind {
-            ChangeKind::Repeated { repeats } => self.repeats = self.repeats.max(repeats),
-            ChangeKind::Recovered => self.recovered = Some(at),
-            ChangeKind::Discarded => self.discarded = Some(at),
-            ChangeKind::Evicted => self.evicted = Some(at),
+            ChangeKind::Repeated { repeats } => later.repeats = later.repeats.max(repeats),
+            ChangeKind::Recovered => later.recovered = Some(at),
+            ChangeKind::Discarded => later.discarded = Some(at),
+            ChangeKind::Evicted => later.evicted = Some(at),
         }
     }
 
     /// The members in which two answers differ, by their names in JSON. Of a run that was killed the
     /// last repeats may not have been recorded.
     fn differs(&self, other: &Self, ended: bool) -> Vec<String> {
+        let (mine, theirs) = (&self.later, &other.later);
         let members = [
             (self.ranges != other.ranges, "ranges"),
             (self.errno != other.errno, "error"),
@@ -105,10 +107,10 @@ impl Judged {
             (self.coverage != other.coverage, "coverage"),
             (self.evidence != other.evidence, "evidence"),
             (self.in_memory != other.in_memory, "in_memory"),
-            (self.recovered != other.recovered, "recovered"),
-            (self.discarded != other.discarded, "discarded"),
-            (self.evicted != other.evicted, "evicted"),
-            (ended && self.repeats != other.repeats, "repeats"),
+            (mine.recovered != theirs.recovered, "recovered"),
+            (mine.discarded != theirs.discarded, "discarded"),
+            (mine.evicted != theirs.evicted, "evicted"),
+            (ended && mine.repeats != theirs.repeats, "repeats"),
         ];
         let different = members.iter().filter(|(differs, _)| *differs);
         different.map(|(_, name)| (*name).to_owned()).collect()

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::{
     Context, ENOUGH, FILE_SECTIONS,
     bars::Look,
-    incidents::{cell, header, moment},
+    incidents::moment,
     marks::Symbol,
     markup::Markup,
-    overview, picture, spell, timeline,
+    overview, picture, spell,
+    table::{Folded, cell},
+    timeline,
 };
 use crate::{
     output::escape,
@@ -221,34 +223,19 @@ fn ranges(page: &mut Markup, file: &FileReport, id: &str, context: &Context<'_>)
     if file.ranges.is_empty() {
         return;
     }
-    let count = file.ranges.len() as u64 + file.ranges_left_out;
-    let left_out = file.ranges_left_out + file.ranges.len().saturating_sub(RANGE_ROWS) as u64;
-    page.element("details", &[], |page| {
-        let heading = format!("Ranges that failed ({})", spell::digits(count));
-        page.leaf("summary", &[], &heading);
-        if left_out > 0 {
-            let text = format!(
-                "{} of them are not on this page: take --format json --all.",
-                spell::digits(left_out)
-            );
-            page.leaf("p", &[("class", "note")], &text);
+    let shown = file.ranges.len().min(RANGE_ROWS);
+    let table = Folded {
+        title: "Ranges that failed",
+        label: &format!("Ranges of {id}"),
+        columns: &COLUMNS,
+        shown,
+        left_out: file.ranges_left_out + (file.ranges.len() - shown) as u64,
+        elsewhere: ": take --format json --all.",
+    };
+    table.write(page, |page| {
+        for range in &file.ranges[..shown] {
+            range_row(page, range, context);
         }
-        let label = format!("Ranges of {id}");
-        let region = [
-            ("class", "scroll"),
-            ("role", "region"),
-            ("aria-label", &*label),
-            ("tabindex", "0"),
-        ];
-        page.element("div", &region, |page| {
-            page.element("table", &[("class", "cards")], |page| {
-                header(page, &COLUMNS);
-                page.element("tbody", &[], |page| {
-                    let shown = file.ranges.iter().take(RANGE_ROWS);
-                    shown.for_each(|range| range_row(page, range, context));
-                });
-            });
-        });
     });
 }
 

@@ -1,6 +1,11 @@
 //! The list of incidents.
 
-use super::{Context, INCIDENT_ROWS, file, markup::Markup, spell};
+use super::{
+    Context, INCIDENT_ROWS, file,
+    markup::Markup,
+    spell,
+    table::{cell, header},
+};
 use crate::{
     model::{Coverage, Evidence, InMemory},
     schema::{IncidentReport, LossState, WallTime, Word},
@@ -55,22 +60,6 @@ pub(super) fn write(page: &mut Markup, context: &Context<'_>) {
             });
         });
     });
-}
-
-/// The header row of a table.
-pub(super) fn header(page: &mut Markup, columns: &[&str]) {
-    page.element("thead", &[], |page| {
-        page.element("tr", &[], |page| {
-            for column in columns {
-                page.leaf("th", &[("scope", "col")], column);
-            }
-        });
-    });
-}
-
-/// A cell that knows its column, for narrow screens.
-pub(super) fn cell(page: &mut Markup, column: &str, inside: impl FnOnce(&mut Markup)) {
-    page.element("td", &[("data-column", column)], inside);
 }
 
 /// A moment in a table.

@@ -22,6 +22,7 @@ mod overview;
 mod picture;
 mod runs;
 mod spell;
+mod table;
 mod timeline;
 
 use markup::Markup;

@@ -2,9 +2,10 @@
 
 use super::{
     Context,
-    incidents::{cell, header, moment},
+    incidents::moment,
     markup::Markup,
     spell,
+    table::{cell, header},
 };
 use crate::{
     output::{escape, loss_sentence},

@@ -2,9 +2,10 @@
 
 use super::{
     Context,
-    incidents::{cell, header, moment},
+    incidents::moment,
     markup::Markup,
     spell,
+    table::{Folded, cell},
 };
 use crate::schema::{FileReport, TimelineEntry, TimelineKind, Word};
 
@@ -17,37 +18,19 @@ pub(super) fn write(page: &mut Markup, file: &FileReport, id: &str, context: &Co
     if file.timeline.is_empty() {
         return;
     }
-    let left_out = file.timeline_left_out + file.timeline.len().saturating_sub(ROWS) as u64;
-    let count = file.timeline.len() as u64 + file.timeline_left_out;
-    page.element("details", &[], |page| {
-        let heading = format!("Timeline ({})", spell::digits(count));
-        page.leaf("summary", &[], &heading);
-        if left_out > 0 {
-            let text = format!(
-                "{} of them are not on this page. Narrow the report with --since and --until, or \
-                 take --format json --all.",
-                spell::digits(left_out)
-            );
-            page.leaf("p", &[("class", "note")], &text);
+    let shown = file.timeline.len().min(ROWS);
+    let table = Folded {
+        title: "Timeline",
+        label: &format!("Timeline of file {id}"),
+        columns: &COLUMNS,
+        shown,
+        left_out: file.timeline_left_out + (file.timeline.len() - shown) as u64,
+        elsewhere: ". Narrow the report with --since and --until, or take --format json --all.",
+    };
+    table.write(page, |page| {
+        for entry in &file.timeline[..shown] {
+            row(page, entry, context);
         }
-        let label = format!("Timeline of file {id}");
-        let region = [
-            ("class", "scroll"),
-            ("role", "region"),
-            ("aria-label", &*label),
-            ("tabindex", "0"),
-        ];
-        page.element("div", &region, |page| {
-            page.element("table", &[("class", "cards")], |page| {
-                header(page, &COLUMNS);
-                page.element("tbody", &[], |page| {
-                    file.timeline
-                        .iter()
-                        .take(ROWS)
-                        .for_each(|entry| row(page, entry, context));
-                });
-            });
-        });
     });
 }
 
