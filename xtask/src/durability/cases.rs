@@ -29,47 +29,64 @@ pub struct Case {
     pub name: &'static str,
     /// What happens.
     pub story: &'static str,
+    /// Where.
+    pub on: &'static [Kind],
     /// Plays it; what was seen, in a few words.
     pub play: fn(&mut Place) -> Result<String>,
 }
+
+const EXT4: &[Kind] = &[Kind::Ext4];
+const BOTH: &[Kind] = &[Kind::Ext4, Kind::Xfs];
 
 /// All of them.
 pub const CASES: &[Case] = &[
     Case {
         name: "killed",
         story: "kill -9 at some moment, again and again",
+        on: BOTH,
         play: killed,
     },
     Case {
         name: "power_cut",
         story: "the power fails: of what was not flushed each sector is kept or not",
+        on: BOTH,
         play: power_cut,
     },
     Case {
         name: "write_errors",
         story: "writes fail for a while",
+        on: BOTH,
         play: write_errors,
     },
     Case {
         name: "full",
         story: "the disk is full for a while",
+        on: BOTH,
         play: full,
     },
     Case {
         name: "shut_down",
         story: "the file system is shut down",
+        on: BOTH,
         play: shut_down,
+    },
+    Case {
+        name: "read_only",
+        story: "writes fail until the file system lets nobody write any more",
+        on: EXT4,
+        play: read_only,
     },
     Case {
         name: "gone",
         story: "the disk answers nothing but errors any more",
+        on: EXT4,
         play: gone,
     },
 ];
 
 /// How many power cuts, and how many kills.
-const CUTS: u64 = 8;
-const KILLS: u64 = 4;
+const CUTS: u64 = 7;
+const KILLS: u64 = 3;
 /// By then the log of the record is full and begins anew: its blocks do not change any more.
 const LOG_FULL: u64 = 300;
 /// For this long the disk is in trouble.
@@ -256,7 +273,9 @@ fn shut_down(place: &mut Place) -> Result<String> {
     let root = File::open(place.volume.path())?;
     go_down(place.volume.kind, &root)?;
     drop(root);
-    never_again(place, writer)
+    let said = goes_on_for_nothing(&mut writer)?;
+    writer.kill()?;
+    is_all_there(place, said)
 }
 
 /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, which are the same: `_IOR('X', 125, __u32)`.
@@ -272,6 +291,20 @@ fn go_down(kind: Kind, root: &File) -> Result<()> {
     }
 }
 
+fn read_only(place: &mut Place) -> Result<String> {
+    place.volume.unmount()?;
+    place.volume.mount("errors=remount-ro")?;
+    let mut writer = place.write()?;
+    writer.wait_for_incidents(20)?;
+    let rule = failing(Access::Write, faults::Place::Anywhere);
+    place.disk()?.fail(vec![rule])?;
+    let said = goes_on_for_nothing(&mut writer)?;
+    place.disk()?.heal()?;
+    writer.lives()?;
+    writer.kill()?;
+    is_all_there(place, said)
+}
+
 fn gone(place: &mut Place) -> Result<String> {
     let mut writer = place.write()?;
     writer.wait_for_incidents(20)?;
@@ -281,13 +314,9 @@ fn gone(place: &mut Place) -> Result<String> {
     never_again(place, writer)
 }
 
-/// Whoever writes goes on and says at the end that not everything is stored. What it said to be stored
-/// before is there.
+/// Says at the end that not everything is stored.
 fn never_again(place: &mut Place, mut writer: Writer) -> Result<String> {
-    writer.wait_for_words(GOES_ON)?;
-    let said = writer.stored()?;
-    thread::sleep(TROUBLE);
-    writer.lives()?;
+    let said = goes_on_for_nothing(&mut writer)?;
     let ended = writer.stop()?;
     ensure!(ended.failed, "it says that everything was stored");
     ensure!(
@@ -295,6 +324,20 @@ fn never_again(place: &mut Place, mut writer: Writer) -> Result<String> {
         "nothing could be stored, yet it says so: {said:?}, {:?}",
         ended.stored
     );
+    is_all_there(place, said)
+}
+
+/// Whoever writes goes on while nothing can be stored. What is stored by then.
+fn goes_on_for_nothing(writer: &mut Writer) -> Result<Stored> {
+    writer.wait_for_words(GOES_ON)?;
+    let said = writer.stored()?;
+    thread::sleep(TROUBLE);
+    writer.lives()?;
+    Ok(said)
+}
+
+/// What was said to be stored is there when the disk answers again.
+fn is_all_there(place: &mut Place, said: Stored) -> Result<String> {
     place.after_power_cut()?;
     record::read(&place.record())?.hold(said)?;
     place.goes_on()?;

@@ -3,6 +3,7 @@
 
 mod cases;
 mod record;
+mod tool;
 mod writer;
 
 use std::{path::PathBuf, time::Instant};
@@ -19,7 +20,7 @@ use cases::{CASES, Place};
 
 /// Kill what writes a record, cut its power, make its disk fail, and look what is left
 ///
-/// Each case is played on ext4 and on XFS, on a disk that fails on command. Exit status 1 if a record
+/// The cases are played on ext4 and on XFS, on a disk that fails on command. Exit status 1 if a record
 /// did not open, something was missing that had been said to be stored, or the writer did not go on.
 #[derive(Args)]
 pub struct DurabilityArgs {
@@ -36,6 +37,13 @@ pub struct DurabilityArgs {
         value_name = "PATH"
     )]
     writer: PathBuf,
+    /// The tool to test
+    #[arg(
+        long,
+        default_value = "target/release/msync-trace",
+        value_name = "PATH"
+    )]
+    msync_trace: PathBuf,
     /// Print the names of the cases
     #[arg(long)]
     list: bool,
@@ -46,41 +54,49 @@ const KINDS: [Kind; 2] = [Kind::Ext4, Kind::Xfs];
 /// Runs them; the exit status of this process.
 pub fn run(args: &DurabilityArgs) -> Result<u8> {
     if args.list {
-        CASES
-            .iter()
-            .for_each(|case| println!("{:12} {}", case.name, case.story));
+        for case in CASES {
+            println!("{:12} {}", case.name, case.story);
+        }
         return Ok(0);
     }
     // SAFETY: geteuid has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
         bail!("file systems are mounted: run as root");
     }
-    ensure!(
-        args.writer.exists(),
-        "{} is missing: cargo build -p msync-trace --example record_generated",
-        args.writer.display()
-    );
+    for (program, how) in [
+        (&args.writer, "-p msync-trace --example record_generated"),
+        (&args.msync_trace, "--release"),
+    ] {
+        ensure!(
+            program.exists(),
+            "{} is missing: cargo build {how}",
+            program.display()
+        );
+    }
     crate::faults::load_modules();
     crate::faults::private_mounts()?;
     let scratch = tempfile::tempdir()?;
     let mut count = [0; 3];
+    let mut played = |name: &str, play: &mut dyn FnMut() -> Result<String>| {
+        if name.contains(&args.only) {
+            let begin = Instant::now();
+            count[say(name, begin, play())] += 1;
+        }
+    };
     for kind in KINDS {
         let sight = Sight::of(kind, "auto");
         let mut volume = Volume::new(kind, Below::Fault, sight, scratch.path());
-        for case in CASES {
+        for case in CASES.iter().filter(|case| case.on.contains(&kind)) {
             let name = format!("{}/{}", kind.name(), case.name);
-            if !name.contains(&args.only) {
-                continue;
-            }
-            let begin = Instant::now();
-            let played = match &mut volume {
+            played(&name, &mut || match &mut volume {
                 Ok(volume) => Place::new(volume, &args.writer, args.seed)
                     .and_then(|mut place| (case.play)(&mut place)),
                 Err(error) => Err(again(error)),
-            };
-            count[say(&name, begin, played)] += 1;
+            });
         }
     }
+    played("tool/lied_to", &mut || tool::lied_to(&args.msync_trace));
+    played("tool/same_disk", &mut || tool::same_disk(&args.msync_trace));
     let [passed, failed, skipped] = count;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(u8::from(failed > 0))

@@ -273,8 +273,10 @@ fn follow(disk: &mut Disk, command: Command, snapshot: &Image) -> Answer {
 fn cut_power(disk: &Disk, left: &Image, seed: u64) -> io::Result<()> {
     left.copy_from(&disk.image)?;
     let mut dice = fastrand::Rng::with_seed(seed);
-    let unflushed = disk.unflushed.iter();
-    unflushed.map(|it| it.cut(left, &mut dice)).collect()
+    match &disk.unflushed {
+        Some(unflushed) => unflushed.cut(left, &mut dice),
+        None => Ok(()),
+    }
 }
 
 fn send(to: &mut UnixStream, answer: &Answer) -> io::Result<()> {

@@ -65,7 +65,7 @@ mod tests {
     fn only_what_was_not_flushed_is_taken_back_and_any_of_it() {
         let disk = Image::new(1 << 20).unwrap();
         let mut unflushed = Unflushed::default();
-        let mut write = |unflushed: &mut Unflushed, sectors: usize, byte: u8| {
+        let write = |unflushed: &mut Unflushed, sectors: usize, byte: u8| {
             let bytes = vec![byte; sectors * SECTOR];
             unflushed.before_write(&disk, 0, bytes.len()).unwrap();
             disk.write_at(&bytes, 0).unwrap();
