@@ -158,6 +158,36 @@ pub fn hold_to_account(
     Ok(())
 }
 
+/// Holds the tool to what it proved by comparing memory with the disk: never that lost bytes are
+/// there, and that they are not, where memory still had them. `excuses`: why it may not know.
+pub fn hold_to_proof(
+    volume: &Volume,
+    losses: &[Loss],
+    incidents: &[Value],
+    excuses: &[&str],
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for loss in losses {
+        for incident in loss.incidents(volume, incidents)? {
+            let verified = &incident["verified"];
+            let reason = &incident["comparison"]["reason"];
+            notes.push(format!("verified: {verified} {reason}"));
+            ensure!(
+                verified == "differs" || verified == "unknown",
+                "verified is {verified} of lost pages {}: {incident}",
+                list(&loss.lost)
+            );
+            let excused = excuses.iter().any(|excuse| reason == excuse);
+            let provable = volume.kind.shows_lost_bytes() && incident["in_memory"] == "yes";
+            ensure!(
+                !provable || excused || verified == "differs",
+                "verified is {verified} of bytes that memory has: {incident}"
+            );
+        }
+    }
+    Ok(())
+}
+
 impl Loss {
     /// The incidents about it: one, or of the server's threads one or more.
     fn incidents<'a>(&self, volume: &Volume, all: &'a [Value]) -> Result<Vec<&'a Value>> {
