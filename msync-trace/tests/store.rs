@@ -166,7 +166,7 @@ fn a_clean_end_leaves_one_private_file_that_opens_where_nothing_can_be_written()
 #[test]
 fn writer_to_be_killed() {
     if let Some(path) = std::env::var_os("RECORD_TO_WRITE") {
-        record_generated::write(Path::new(&path), u64::MAX);
+        record_generated::write(Path::new(&path), |_| true);
     }
 }
 
@@ -421,6 +421,38 @@ fn what_cannot_be_written_waits_and_the_gap_is_in_the_record() {
     let gaps = reader.gaps(1).unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].facts, gaps[0].incidents), (0, 0));
+}
+
+/// Its filesystem cannot bring the memory that is shared with readers any more: a signal that ends
+/// programs, here because the file is shorter than its mapping.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_loses_the_shared_memory_does_not_end_the_tracer() {
+    let folder = scratch();
+    let path = folder.path().join("a.db");
+    let said = Said::default();
+    let mut recorder = said.open(&path).unwrap();
+    recorder.begin(header()).unwrap();
+    for number in 1..=3 {
+        recorder.fact(told(number));
+        recorder.settle().unwrap();
+        let shared = folder.path().join("a.db-shm");
+        fs::File::options()
+            .write(true)
+            .open(shared)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        recorder.fact(told(10 + number));
+        recorder.settle().unwrap();
+    }
+    assert!(said.has("the memory that is shared with readers"));
+    assert!(said.has("nothing was lost"));
+    let kept = recorder.finish();
+    assert_eq!((kept.facts, kept.lost_facts, kept.failed), (6, 0, false));
+    let facts = facts_of(&Reader::open(&path).unwrap(), 0);
+    assert_eq!(facts, [1, 11, 2, 12, 3, 13].map(told));
+    assert_sound(&path);
 }
 
 #[test]

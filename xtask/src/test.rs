@@ -120,6 +120,7 @@ enum Check {
     Units,
     Build,
     Fleet,
+    Durability,
     Scenarios,
     Fuzz,
     Readme,
@@ -138,6 +139,7 @@ impl Check {
             Self::Units,
             Self::Build,
             Self::Fleet,
+            Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
         all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
@@ -154,6 +156,7 @@ impl Check {
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Fleet => "fleet".to_owned(),
+            Self::Durability => "durability".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
             Self::Readme => "readme".to_owned(),
@@ -171,6 +174,7 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
+            Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
@@ -189,7 +193,7 @@ impl Check {
     fn needs_build(self) -> bool {
         matches!(
             self,
-            Self::Scenarios | Self::Fuzz | Self::Readme | Self::Guest(_)
+            Self::Durability | Self::Scenarios | Self::Fuzz | Self::Readme | Self::Guest(_)
         )
     }
 
@@ -340,6 +344,8 @@ impl TestRun<'_> {
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
+            Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
+            Check::Durability => durability(check),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
             Check::Scenarios => scenarios_here(check),
             Check::Fuzz if !is_root() => Ok(Tally::one_skipped("fuzz: not root")),
@@ -477,6 +483,26 @@ fn scenarios_here(check: Check) -> Result<Tally> {
             "--verify",
         ],
     )
+}
+
+/// The program that writes is built as the unit tests have built it.
+fn durability(check: Check) -> Result<Tally> {
+    let example = [
+        "build",
+        "-p",
+        "msync-trace",
+        "--example",
+        "record_generated",
+    ];
+    Step::new(
+        "durability-writer",
+        cargo(&example),
+        paths::log("durability-writer"),
+    )
+    .must()?;
+    let writer = paths::target().join("debug/examples/record_generated");
+    let writer = writer.to_string_lossy();
+    losses_here(check, &["durability", "--writer", &writer])
 }
 
 /// The same programs every time, as many of them as half a minute for each file system allows.

@@ -18,6 +18,7 @@ use super::{
     error::While,
     file, layout,
     queue::{Batch, Dropped, Entry},
+    shared_memory::pages_lost,
 };
 use crate::{
     model::{ByteRange, Errno, Fact, FactKind, FileView, InodeKey, MonoTime, Task},
@@ -51,6 +52,8 @@ pub(super) struct Writing {
     path: PathBuf,
     identity: (u64, u64),
     run: i64,
+    /// Pages of shared memory that this process had lost before.
+    pages_lost: u64,
     /// Entries of this run that need not be written any more.
     stored: u64,
     known: Known,
@@ -62,6 +65,7 @@ impl Writing {
         if !file::is_there(path)? {
             file::create(path)?;
         }
+        let pages_lost = pages_lost();
         let mut connection = file::open(path)?;
         let (run, stored) = begin(&mut connection, header, first).during("write", path)?;
         Ok(Self {
@@ -69,6 +73,7 @@ impl Writing {
             path: path.to_owned(),
             connection,
             run,
+            pages_lost,
             stored,
             known: Known::default(),
         })
@@ -107,6 +112,25 @@ impl Writing {
             let error = std::io::Error::other("another file has its name now");
             return Err(error).during("write", &self.path);
         }
+        let written = self.write(batch, gap, now);
+        self.check_shared_memory().and(written)
+    }
+
+    /// What was committed without it is not relied on.
+    fn check_shared_memory(&self) -> Result<(), StoreError> {
+        if pages_lost() == self.pages_lost {
+            return Ok(());
+        }
+        let error = std::io::Error::other("its disk lost the memory that is shared with readers");
+        Err(error).during("write", &self.path)
+    }
+
+    fn write(
+        &mut self,
+        batch: &Batch,
+        gap: Option<&GapRow>,
+        now: (MonoTime, WallTime),
+    ) -> Result<(), StoreError> {
         let transaction = self.connection.transaction();
         let transaction = transaction.during("write", &self.path)?;
         let mut rows = Rows {
@@ -130,6 +154,7 @@ impl Writing {
 
     /// Leaves one file, without log, which can be read where nothing can be written.
     pub(super) fn close(self) -> Result<(), StoreError> {
+        self.check_shared_memory()?;
         let path = self.path;
         self.connection.flush_prepared_statement_cache();
         let tidy = |pragma| self.connection.query_row(pragma, [], |_| Ok(()));
