@@ -387,7 +387,7 @@ fn packed_facts_and_their_rows_give_the_same_report() {
     let record = rusqlite::Connection::open(&path).unwrap();
     let count = |table: &str| {
         let sql = format!("SELECT count(*) FROM {table}");
-        record.query_row(&sql, [], |row| row.get::<_, u64>(0))
+        record.query_row(&sql, [], |row| row.get::<_, i64>(0))
     };
     // Of the four blocks one has facts of both runs, and the last is not full.
     assert_eq!(count("packs"), Ok(2));
