@@ -365,6 +365,55 @@ fn exported_tables_have_a_row_for_each_incident_and_fact() {
     }
 }
 
+/// The report without what differs each time.
+fn said(arguments: &[&str], path: &Path) -> Value {
+    let mut report = json(arguments, &[path]);
+    report.as_object_mut().unwrap().remove("made");
+    report
+}
+
+#[test]
+fn packed_facts_and_their_rows_give_the_same_report() {
+    let folder = Folder::new();
+    let path = folder.file("storm.db");
+    // Two runs: the second begins in the middle of a block.
+    for facts in [50_000, 60_000] {
+        let mut run = Run::begin(&path, header("db1"));
+        run.keep_records = false;
+        let mut storm = Storm::new();
+        (0..facts).for_each(|_| run.take(storm.next_fact()));
+        run.end();
+    }
+    let record = rusqlite::Connection::open(&path).unwrap();
+    let count = |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        record.query_row(&sql, [], |row| row.get::<_, i64>(0))
+    };
+    // Of the four blocks one has facts of both runs, and the last is not full.
+    assert_eq!(count("packs"), Ok(2));
+    let since = "2025-11-20T12:00:01.010Z";
+    let until = "2025-11-20T12:00:01.030Z";
+    let questions: [&[&str]; 4] = [
+        &[],
+        &["--all"],
+        &["--since", since, "--until", until],
+        &["--path", "/srv/data/segment-000007"],
+    ];
+    let packed = questions.map(|question| said(question, &path));
+    assert!(packed[0]["summary"]["incidents"].as_u64() > Some(100));
+    assert_eq!(packed[0]["runs"][0]["facts"], 50_000);
+    // One that is odd is not believed, nor one of a block that has changed since.
+    record
+        .execute("UPDATE packs SET facts = x'01'", [])
+        .unwrap();
+    assert!(questions.map(|question| said(question, &path)) == packed);
+    record
+        .execute("DELETE FROM facts WHERE fact = 100", [])
+        .unwrap();
+    assert_eq!(count("packs"), Ok(1));
+    assert_eq!(count("facts"), Ok(109_999));
+}
+
 /// What a run said while it went on, what its record says, and what is judged of its facts later.
 fn three_answers(path: &Path, facts: Vec<Fact>) -> usize {
     let mut run = Run::begin(path, header("db1"));

@@ -16,6 +16,8 @@
 //!   the record is opened anew, and the program does not end.
 //! - While nothing can be written, what happens is kept in bounded memory, the newest of it. What did not
 //!   fit is counted in `gaps`.
+//! - `facts` is what counts. `packs` has what a report reads of them once more, block by block, and a
+//!   trigger deletes the pack of a block of which a fact is deleted.
 //! - One program writes, which `FILE-lock` says with its process id; any number read.
 //!
 //! This room does not know where facts come from and shows nothing.
@@ -28,6 +30,7 @@ mod file;
 mod header;
 mod layout;
 mod lock;
+mod pack;
 mod queue;
 mod read;
 mod recompute;

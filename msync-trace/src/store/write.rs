@@ -17,11 +17,12 @@ use super::{
     },
     error::While,
     file, layout,
+    pack::{Columns, Packer},
     queue::{Batch, Dropped, Entry},
     shared_memory::pages_lost,
 };
 use crate::{
-    model::{ByteRange, Errno, Fact, FactKind, FileView, InodeKey, MonoTime, Task},
+    model::{ByteRange, Errno, ErrnoNumbers, Fact, FactKind, FileView, InodeKey, MonoTime, Task},
     schema::{
         Body, ChangeRecord, Clock, Head, HookRecord, IncidentRecord, Record, Stop,
         StorageErrorRecord, WallTime, Word, escape, spell_dev, to_line,
@@ -57,6 +58,7 @@ pub(super) struct Writing {
     /// Entries of this run that need not be written any more.
     stored: u64,
     known: Known,
+    packer: Packer,
 }
 
 impl Writing {
@@ -76,6 +78,7 @@ impl Writing {
             pages_lost,
             stored,
             known: Known::default(),
+            packer: Packer::default(),
         })
     }
 
@@ -137,6 +140,7 @@ impl Writing {
             transaction: &transaction,
             run: self.run,
             known: &mut self.known,
+            packer: &mut self.packer,
         };
         let written = rows.all(batch, gap, now);
         match written.and_then(|()| transaction.commit()) {
@@ -147,6 +151,7 @@ impl Writing {
             Err(error) => {
                 // Numbers that were given to rows which are not there.
                 self.known = Known::default();
+                self.packer = Packer::default();
                 Err(error).during("write", &self.path)
             }
         }
@@ -224,6 +229,7 @@ fn begin(
         transaction: &work,
         run,
         known: &mut Known::default(),
+        packer: &mut Packer::default(),
     };
     rows.run_record(&record)?;
     rows.hooks(header.began, &start.hooks)?;
@@ -284,6 +290,7 @@ struct Rows<'a> {
     transaction: &'a Transaction<'a>,
     run: i64,
     known: &'a mut Known,
+    packer: &'a mut Packer,
 }
 
 impl Rows<'_> {
@@ -355,6 +362,21 @@ impl Rows<'_> {
         let view = view.map(|view| self.view(number, view)).transpose()?;
         let (start, end) = range_columns(row.range);
         let (errno, os) = errno_columns(row.errno);
+        let columns = Columns {
+            fact: number,
+            run: self.run,
+            at: fact.at.0.cast_signed(),
+            kind: row.kind,
+            inode: inode.map(|known| known.inode),
+            start,
+            end,
+            errno: errno.map(i64::from),
+            free_bsd: row.errno.map(Errno::numbers) == Some(ErrnoNumbers::FreeBsd),
+            task,
+            call: row.call,
+            flag: row.flag == Some(true),
+        };
+        self.packer.add(self.transaction, &columns)?;
         self.execute(
             "INSERT OR REPLACE INTO facts VALUES
              (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
