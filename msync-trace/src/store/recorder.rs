@@ -195,6 +195,7 @@ impl Recorder {
         let writer = Writer {
             shared: Arc::clone(&self.shared),
             path: self.path.clone(),
+            seen: (header.began, header.began_wall),
             header,
             first_fact: self.first_fact,
             look: self.look,
@@ -269,6 +270,19 @@ impl Recorder {
                 super::error::spell(&self.path),
                 HANGS.as_secs()
             ));
+        }
+    }
+
+    /// Waits while much is waiting to be stored, as long as the disk answers: for whoever can. Facts
+    /// of a file would otherwise come faster than any disk takes them, and the oldest be lost.
+    pub fn wait_for_room(&self) {
+        let mut state = self.shared.lock();
+        let began = Instant::now();
+        while state.queue.is_half_full() && !state.trouble && began.elapsed() < HANGS {
+            state = match self.shared.done.wait_timeout(state, GATHER) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
         }
     }
 
@@ -395,6 +409,8 @@ struct Writer {
     header: RunHeader,
     first_fact: i64,
     look: LookAtClocks,
+    /// How far time has come in what was read from elsewhere.
+    seen: (MonoTime, WallTime),
     writing: Option<Writing>,
     retention: Retention,
     trouble: Option<Trouble>,
@@ -403,7 +419,7 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         while let Some((mut batch, dropped)) = self.wait() {
-            let now = (self.look)();
+            let now = self.now(&batch);
             let gap = self.gap(dropped, now.1);
             match self.store(&mut batch, gap.as_ref(), now) {
                 Ok(()) => self.succeeded(&batch, gap),
@@ -411,6 +427,19 @@ impl Writer {
             }
         }
         self.close();
+    }
+
+    /// Both clocks, those of the facts if they were read from elsewhere.
+    fn now(&mut self, batch: &Batch) -> (MonoTime, WallTime) {
+        if self.header.input.is_none() {
+            return (self.look)();
+        }
+        if let Some(at) = batch.last_fact() {
+            let offset = self.header.start.wall_minus_mono_ns;
+            let wall = at.0.cast_signed().saturating_add(offset);
+            self.seen = (at, WallTime(wall));
+        }
+        self.seen
     }
 
     /// The next batch when it is time to store it; `None` when all is over.
@@ -489,7 +518,7 @@ impl Writer {
             }
         };
         writing.store(batch, gap, now)?;
-        let deleted = self.retention.after_commit(writing, now.1);
+        let deleted = self.retention.after_commit(writing, (self.look)().1);
         match deleted {
             Ok(None) => {}
             Ok(Some(message)) => self.shared.say(&message),
