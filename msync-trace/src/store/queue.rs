@@ -181,6 +181,14 @@ impl Batch {
         })
     }
 
+    /// Number of the last fact in it.
+    pub(super) fn last_number(&self) -> Option<i64> {
+        self.entries.iter().rev().find_map(|it| match it.entry {
+            Entry::Fact(number, _) => Some(number),
+            _ => None,
+        })
+    }
+
     /// Facts and incidents in it.
     pub(super) fn counts(&self) -> (u64, u64) {
         let mut counts = (0, 0);
