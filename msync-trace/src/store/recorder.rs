@@ -1,6 +1,7 @@
 //! Stores while others trace: a queue, a thread, and patience with the disk.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -200,6 +201,7 @@ impl Recorder {
             seen: (header.began, header.began_wall),
             header,
             numbers: Numbers::from(self.next_fact),
+            mounted_at: file::mounted_at(&self.path),
             lock: self.lock.take(),
             look: self.look,
             writing: None,
@@ -420,6 +422,7 @@ struct Writer {
     path: PathBuf,
     header: RunHeader,
     numbers: Numbers,
+    mounted_at: Option<PathBuf>,
     /// Held while the record is open, and no longer: its file lies beside it.
     lock: Option<WriterLock>,
     look: LookAtClocks,
@@ -561,8 +564,21 @@ impl Writer {
         }
         self.writing = None;
         self.let_go();
+        self.is_mounted()?;
         self.lock = Some(WriterLock::take(&self.path)?);
         Ok(())
+    }
+
+    /// In the bare mount point nobody would ever find what is stored.
+    fn is_mounted(&self) -> Result<(), StoreError> {
+        let now = file::mounted_at(&self.path);
+        match now.as_ref().zip(self.mounted_at.as_ref()) {
+            Some((now, before)) if now != before && before.starts_with(now) => {
+                let error = io::Error::other("its filesystem is not mounted any more");
+                Err(error).during("open", &self.path)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn let_go(&mut self) {
