@@ -554,6 +554,65 @@ fn a_record_that_says_otherwise_is_told_from_what_is_judged_again() {
     );
 }
 
+#[test]
+fn judging_again_says_no_more_than_was_asked_for() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    let record = rusqlite::Connection::open(&path).unwrap();
+    record
+        .execute("DELETE FROM incidents WHERE incident = 3", [])
+        .unwrap();
+    drop(record);
+    let said = |arguments: &[&str]| {
+        let again = json(&[&["--recompute"], arguments].concat(), &[&path]);
+        let run = &again["recomputed"][0];
+        let differences = run["differences"].as_array().unwrap().len();
+        (run["same"].as_u64().unwrap(), differences)
+    };
+    assert_eq!(said(&[]), (2, 1));
+    assert_eq!(said(&["--errno", "EIO"]), (2, 0));
+    assert_eq!(said(&["--errno", "ENOSPC"]), (0, 1));
+    assert_eq!(said(&["--pid", "99"]), (1, 0));
+    assert_eq!(said(&["--told", "other"]), (1, 0));
+    assert_eq!(said(&["--until", "2025-11-20T12:00:30Z"]), (2, 0));
+    assert_eq!(said(&["--path", "/srv/data/segment-000001"]), (2, 0));
+    assert_eq!(said(&["--path", "/srv/data/segment-000003"]), (0, 0));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    for format in ["text", "json", "csv", "html"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+        command.args(["report", "--format", format]).arg(&path);
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        assert_eq!(text(&output.stderr), "", "{format}");
+    }
+}
+
+#[test]
+fn a_record_that_is_being_written_is_read() {
+    let folder = Folder::new();
+    let path = folder.file("live.db");
+    let mut run = Run::begin(&path, header("db1"));
+    run.fact(S, failed(1, pages(0, 4), Errno::EIO));
+    run.fact(3 * S, synced(1, task(4242, b"postgres"), None));
+    run.flush();
+    let before = json(&[], &[&path]);
+    assert_eq!(before["summary"]["incidents"], 1);
+    // Nobody knows yet what else it will see.
+    assert_eq!(before["summary"]["complete"], false);
+    run.fact(4 * S, synced(1, task(99, b"backup"), None));
+    run.end();
+    let after = json(&[], &[&path]);
+    assert_eq!(after["summary"]["incidents"], 2);
+    assert_eq!(after["summary"]["complete"], true);
+}
+
 /// The facts of a run that a D script printed; those of one that is refused are none.
 fn facts_of_stream(stream: &[u8]) -> Vec<Fact> {
     let mut reader = dtrace::Reader::default();

@@ -22,12 +22,15 @@ use crate::{
     vm::{
         dtrace,
         guest::{GuestCommand, GuestEnding, quote},
-        kernels::{self, SERIES},
+        kernels,
     },
 };
 
 /// On this kernel. NFS and 9P are tested in the guests, whose kernels all have them.
 const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,ext2,fuse";
+/// The guests in the order in which they are begun, so that no long one is left for the end.
+const LONGEST_FIRST: [&str; 4] = ["7.2", "6.12", "5.10", "6.1"];
+
 /// What is run in a guest, one after the other: its name, and arguments of `xtask`. Not all there is:
 /// everything takes ten times as long there.
 const STAGES: [(&str, &str); 8] = [
@@ -142,7 +145,7 @@ impl Check {
             Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
-        all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
+        all.extend(LONGEST_FIRST.map(Self::Guest));
         all
     }
 
@@ -614,7 +617,10 @@ impl StageOutput {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::vm::kernels::SERIES;
 
     fn stages(lines: &[&str]) -> Tally {
         let mut output = StageOutput::new("6.1");
@@ -673,7 +679,7 @@ mod tests {
         assert_eq!(only(&["vm-6.1"]).unwrap(), ["setup", "build", "vm-6.1"]);
         assert_eq!(
             only(&["vm"]).unwrap(),
-            ["setup", "build", "vm-5.10", "vm-6.1", "vm-6.12", "vm-7.2"]
+            ["setup", "build", "vm-7.2", "vm-6.12", "vm-5.10", "vm-6.1"]
         );
         assert!(
             only(&["vm-9.9"])
@@ -682,5 +688,7 @@ mod tests {
                 .contains("vm-9.9")
         );
         assert_eq!(only(&[]).unwrap().len(), Check::all().len());
+        let every: BTreeSet<&str> = SERIES.iter().map(|series| series.name).collect();
+        assert_eq!(BTreeSet::from(LONGEST_FIRST), every);
     }
 }

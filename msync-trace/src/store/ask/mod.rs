@@ -25,7 +25,6 @@ use self::{
     scan::{Kind, Row, SHARDS},
     story::{Event, Stories},
     timeline::{Entry, Timeline},
-    wanted::Names,
 };
 use super::{Reader, StoreError, read};
 use crate::{
@@ -34,6 +33,7 @@ use crate::{
     schema::{self, BytesNow, LossState, Name, Report, TimelineKind, Totals, WallTime},
 };
 
+pub(super) use wanted::Names;
 pub use wanted::{Limits, Question};
 
 /// A report, and what could not be read.
@@ -380,7 +380,7 @@ impl<'a> Asking<'a> {
     fn is_trouble(&self, run: usize, stories: &Stories) -> bool {
         let last = self.runs[run].clock.wall(stories.last_failed);
         !self.question.narrows_incidents()
-            && self.question.since.is_none_or(|since| since <= last)
+            && self.question.asked.since.is_none_or(|since| since <= last)
             && stories.outstanding()
     }
 
@@ -447,7 +447,7 @@ impl<'a> Asking<'a> {
         let lost = known.lost.get(&run).map_or(&none, |lost| &lost.0);
         for (range, story) in stories.iter() {
             let ended = story.ended.map(|at| clock.moment(at));
-            let over = ended.zip(self.question.since);
+            let over = ended.zip(self.question.asked.since);
             if over.is_some_and(|(ended, since)| ended.time < since) {
                 continue;
             }
@@ -535,7 +535,10 @@ impl Asking<'_> {
         let (question, clock) = (self.question, &self.runs[run].clock);
         let bound =
             |time: Option<WallTime>, none| time.map_or(none, |time| clock.kernel_time(time));
-        let (since, until) = (bound(question.since, 0), bound(question.until, u64::MAX));
+        let (since, until) = (
+            bound(question.asked.since, 0),
+            bound(question.asked.until, u64::MAX),
+        );
         let mut prepared: [HashMap<i64, Slot>; SHARDS] = array::from_fn(|_| HashMap::new());
         for (inode, slot) in prepare(self, run) {
             prepared[scan::shard(inode)].insert(inode, slot);
