@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::{BufRead, BufReader, Read, Seek, SeekFrom},
     os::{
@@ -42,8 +42,14 @@ fn with_loss(fs: ScratchFs, story: impl FnOnce(&mut Scratch, Loss) + Send + 'sta
     }
 }
 
+/// MSYNC_TRACE names another build of it: the guests of `cargo xtask test` try the release.
+fn program() -> OsString {
+    let built = || env!("CARGO_BIN_EXE_msync-trace").into();
+    std::env::var_os("MSYNC_TRACE").unwrap_or_else(built)
+}
+
 fn rescue(arguments: &[&OsStr]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_msync-trace"))
+    Command::new(program())
         .arg("rescue")
         .args(arguments)
         .output()
@@ -316,7 +322,7 @@ fn what_is_no_file_of_bytes_is_refused() {
 
 /// Traces until it has one incident, while `lose` loses bytes; gives the lines that it wrote.
 fn traced(arguments: &[&OsStr], scratch: &mut Scratch, kind: LossKind) -> Option<Vec<Value>> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_msync-trace"))
+    let mut child = Command::new(program())
         .args(arguments)
         .args([
             "-o",

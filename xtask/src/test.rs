@@ -468,7 +468,14 @@ fn units(check: Check) -> Result<Tally> {
 fn scenarios_here(check: Check) -> Result<Tally> {
     losses_here(
         check,
-        &["scenarios", "--fs", ALL_FILESYSTEMS, "--tier", "auto"],
+        &[
+            "scenarios",
+            "--fs",
+            ALL_FILESYSTEMS,
+            "--tier",
+            "auto",
+            "--verify",
+        ],
     )
 }
 

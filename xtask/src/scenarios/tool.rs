@@ -24,6 +24,8 @@ const START: Duration = Duration::from_secs(180);
 const START_DTRACE: Duration = Duration::from_secs(600);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
+/// An incident is shown that long after the call at the latest, compared or not.
+const VERIFIED: Duration = Duration::from_secs(5);
 const STOP: Duration = Duration::from_secs(30);
 
 /// How the tool is started.
@@ -35,6 +37,8 @@ pub struct Tool {
     pub tier: String,
     /// Where it has its facts from.
     pub source: Source,
+    /// `--verify`
+    pub verify: bool,
 }
 
 /// Where the tool has its facts from.
@@ -118,6 +122,9 @@ impl Tool {
             command
                 .args(["--source", "dtrace", "--dtrace-path"])
                 .arg(program);
+        }
+        if self.verify {
+            command.arg("--verify");
         }
         let stderr = tempfile::tempfile()?;
         command
@@ -208,8 +215,24 @@ impl Running {
         Ok(())
     }
 
-    /// False at the end of its output.
-    fn read_some(&mut self, deadline: Instant) -> Result<bool> {
+    /// Waits a short while for the incident about this call. One that does not come is for the
+    /// verdict to complain about.
+    pub fn wait_for_incident(&mut self, claim: &Claim) -> Result<()> {
+        let deadline = Instant::now() + VERIFIED;
+        let is_it = |line: &[u8]| {
+            serde_json::from_slice(line)
+                .is_ok_and(|record: Value| record["type"] == "incident" && is_about(&record, claim))
+        };
+        while !self.seen.split(|&byte| byte == b'\n').any(is_it) {
+            if !self.has_more(deadline) || !self.read_some(deadline)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it says something, or ends, before this time.
+    fn has_more(&self, deadline: Instant) -> bool {
         let left = deadline
             .saturating_duration_since(Instant::now())
             .as_millis() as i32;
@@ -219,7 +242,12 @@ impl Running {
             revents: 0,
         };
         // SAFETY: one pollfd, valid during the call.
-        if unsafe { libc::poll(&raw mut poll, 1, left) } == 0 {
+        unsafe { libc::poll(&raw mut poll, 1, left) != 0 }
+    }
+
+    /// False at the end of its output.
+    fn read_some(&mut self, deadline: Instant) -> Result<bool> {
+        if !self.has_more(deadline) {
             bail!("msync-trace is silent: {}", self.said());
         }
         let mut buffer = [0; 65536];

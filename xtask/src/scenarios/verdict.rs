@@ -13,6 +13,8 @@ use super::world::{Claim, Point, StorageClaim, Truth};
 /// What the disk lost at a point, and the tool has to report.
 pub struct Loss {
     to: LiedTo,
+    /// The story waited for its incident, so that memory still had the bytes.
+    waited_for: bool,
     path: PathBuf,
     /// Where the file is mounted and on which device, as a program sees it; `None` where it sees
     /// something else than the volume.
@@ -35,6 +37,7 @@ impl Loss {
     fn at(volume: &Volume, point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
         Self {
             to: LiedTo::Program(claim.clone()),
+            waited_for: point.truth.incident().is_some(),
             path: point.path.clone(),
             place: Place::of(volume).filter(|_| point.path == point.on_disk),
             lost,
@@ -110,6 +113,7 @@ pub fn read_the_disk(
                 );
                 losses.push(Loss {
                     to: LiedTo::Server,
+                    waited_for: false,
                     path: volume.on_server(&point.path)?,
                     place: None,
                     lost,
@@ -155,6 +159,37 @@ pub fn hold_to_account(
         incidents.len(),
         serde_json::to_string(incidents)?
     );
+    Ok(())
+}
+
+/// Holds the tool to what it proved by comparing memory with the disk: never that lost bytes are
+/// there, and that they are not, where memory still had them. `excuses`: why it may not know.
+pub fn hold_to_proof(
+    volume: &Volume,
+    losses: &[Loss],
+    incidents: &[Value],
+    excuses: &[&str],
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for loss in losses {
+        for incident in loss.incidents(volume, incidents)? {
+            let verified = &incident["verified"];
+            let reason = &incident["comparison"]["reason"];
+            notes.push(format!("verified: {verified} {reason}"));
+            ensure!(
+                verified == "differs" || verified == "unknown",
+                "verified is {verified} of lost pages {}: {incident}",
+                list(&loss.lost)
+            );
+            let excused = excuses.iter().any(|excuse| reason == excuse);
+            let provable =
+                loss.waited_for && volume.kind.shows_lost_bytes() && incident["in_memory"] == "yes";
+            ensure!(
+                !provable || excused || verified == "differs",
+                "verified is {verified} of bytes that memory has: {incident}"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -111,6 +111,15 @@ impl Kind {
         }
     }
 
+    /// Whether lost bytes stay in memory, and what the disk has in their place can be read past it
+    /// (docs/rescue.md).
+    pub fn shows_lost_bytes(self) -> bool {
+        matches!(
+            self,
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Xfs
+        )
+    }
+
     /// Whether a server stands between the program and the disk.
     pub fn is_served(self) -> bool {
         matches!(self, Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse | Kind::NineP)

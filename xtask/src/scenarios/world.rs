@@ -171,6 +171,14 @@ impl Truth {
             Truth::LostWithoutPromise(file) | Truth::OutOfSight(file) | Truth::Kept(file) => file,
         }
     }
+
+    /// The incident that must be reported.
+    pub fn incident(&self) -> Option<&Claim> {
+        match self {
+            Truth::Lost(claim) => Some(claim),
+            _ => None,
+        }
+    }
 }
 
 /// What befell the disk or the filesystem in a scenario, and the tool has to say.
