@@ -5,6 +5,7 @@
 //! dirty page, or brings a page into the cache. Only the files that are saved, on another
 //! filesystem, are written.
 
+mod btrfs;
 mod compare;
 mod device;
 mod disk;

@@ -17,8 +17,9 @@ use std::{
 };
 
 use super::{
+    btrfs::Chunks,
     device::{Device, kernel_dev},
-    disk::{Below, Disk},
+    disk::{Below, Disk, Medium},
     filesystem::FileSystem,
 };
 use crate::{
@@ -160,10 +161,14 @@ impl Target {
             },
         };
         let file = Arc::new(file);
+        let medium = match filesystem {
+            FileSystem::Btrfs => Ok(Medium::Btrfs(Chunks::new(Arc::clone(&file)))),
+            _ => device.map(Medium::Device),
+        };
         let below = Below {
             file: Arc::clone(&file),
             filesystem,
-            device,
+            medium,
         };
         let disk = Disk::new(below, patience)
             .map_err(|error| Obstacle::new(format!("cannot start a thread: {error}")))?;

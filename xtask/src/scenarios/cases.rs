@@ -75,6 +75,7 @@ const UNPROVABLE: &[(&str, &[&str])] = &[
     // mpage_release_unused_pages of fs/ext4/inode.c: there is no place for them, so they are dropped.
     ("block_allocation_fails", &["not in memory any more"]),
     ("encrypted", &["the file is encrypted on the disk"]),
+    ("compressed", &["the bytes are compressed on the disk"]),
 ];
 
 /// The program goes on while its bytes are compared.
