@@ -11,9 +11,11 @@ mod device;
 mod disk;
 mod filesystem;
 mod manifest;
+mod mapped;
 mod memory;
 mod place;
 mod save;
+mod sight;
 mod stack;
 mod target;
 

@@ -1,6 +1,7 @@
 //! The file to be looked at: found by its identity or its path, opened without touching it.
 
 use std::{
+    cell::OnceCell,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
@@ -16,11 +17,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
 use super::{
     btrfs::Chunks,
     device::{Device, kernel_dev},
     disk::{Below, Disk, Medium},
     filesystem::FileSystem,
+    mapped::{Mappings, Number},
 };
 use crate::{
     enrich::{Mount, Mounts, mounts_of, our_mounts},
@@ -38,11 +42,18 @@ impl Obstacle {
     }
 }
 
-/// An open file, and the disk below it.
+/// A file, and the disk below it.
 #[derive(Debug)]
 pub struct Target {
-    pub(super) file: Arc<File>,
+    /// Open to be read; none where opening it would empty its page cache.
+    pub(super) file: Option<Arc<File>>,
     pub(super) disk: Disk,
+    /// To ask what it is.
+    look: Arc<File>,
+    /// Programs that have it mapped, once they were asked for.
+    mapped: OnceCell<Mappings>,
+    /// Who is asked first.
+    process: Option<ProcessId>,
     key: InodeKey,
     dev: u32,
 }
@@ -63,7 +74,20 @@ impl Target {
             Some(mount) => mount.dev,
             None => kernel_dev(found.metadata().map_err(cannot)?.dev()),
         };
-        Self::open_found(&found, dev, patience)
+        match FileSystem::of(&found).cannot_be_opened() {
+            Some(why) => {
+                let ino = found.metadata().map_err(cannot)?.ino();
+                let key = InodeKey {
+                    fs: FileSystemId::Device(dev),
+                    ino,
+                    generation: 0,
+                    subvolume: 0,
+                };
+                let mapped = Mappings::of_all(Number { dev, ino });
+                Self::unopened(found, key, dev, mapped).ok_or_else(|| Obstacle::new(why))
+            }
+            None => Self::open_found(&found, dev, patience),
+        }
     }
 
     /// The file with this identity, wherever its name is by now: it may have been renamed, deleted
@@ -81,14 +105,67 @@ impl Target {
         patience: Duration,
     ) -> Result<Self, Obstacle> {
         let mut why = Obstacle::new("its filesystem is not mounted here any more");
+        // Of a server's, which may be dead and must not be asked without need.
+        let is_served = matches!(key.fs, FileSystemId::Device(dev) if dev >> 20 == 0);
+        let mapped = match is_served {
+            true => Self::mapped_by(key, dev, process),
+            false => None,
+        };
+        if let Some(target) = mapped {
+            return Ok(target);
+        }
         for (mount, point) in mounts(key, dev, process) {
             match Self::on_mount(key, mount.dev, &point, patience) {
-                Ok(Some(target)) => return Ok(target),
+                Ok(Some(target)) => {
+                    return Ok(Self { process, ..target });
+                }
                 Ok(None) => {}
                 Err(obstacle) => why = obstacle,
             }
         }
-        Err(why)
+        match is_served {
+            true => None,
+            false => Self::mapped_by(key, dev, process),
+        }
+        .ok_or(why)
+    }
+
+    /// The file as this process has it mapped, or if it has not, any other one.
+    fn mapped_by(key: InodeKey, dev: Option<u32>, process: Option<ProcessId>) -> Option<Self> {
+        let dev = match key.fs {
+            FileSystemId::Device(dev) => dev,
+            _ => dev?,
+        };
+        // Two subvolumes have the same numbers, and only the open file would tell them apart.
+        if key.subvolume != 0 {
+            return None;
+        }
+        let number = Number { dev, ino: key.ino };
+        let mapped = mappings(process, number);
+        let look = mapped.look().ok()?;
+        Self::unopened(look, key, dev, mapped)
+    }
+
+    /// A file that must not be opened; `None`: nothing of it can be seen.
+    fn unopened(look: File, key: InodeKey, dev: u32, mapped: Mappings) -> Option<Self> {
+        if mapped.is_empty() {
+            return None;
+        }
+        let look = Arc::new(look);
+        let below = Below {
+            file: Arc::clone(&look),
+            filesystem: FileSystem::Other,
+            medium: Err("where this filesystem keeps the bytes of a file is not known".to_owned()),
+        };
+        Some(Self {
+            file: None,
+            disk: Disk::new(below, Duration::from_secs(1)).ok()?,
+            look,
+            mapped: OnceCell::from(mapped),
+            process: None,
+            key,
+            dev,
+        })
     }
 
     /// `None`: this is another filesystem.
@@ -123,9 +200,6 @@ impl Target {
     }
 
     fn open_found(found: &File, dev: u32, patience: Duration) -> Result<Self, Obstacle> {
-        if let Some(why) = FileSystem::of(found).cannot_be_opened() {
-            return Err(Obstacle::new(why));
-        }
         let file = open(&again(found), READ).map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Obstacle::new(
                 "only the owner of the file or root may look at its page cache: run it with sudo",
@@ -173,8 +247,11 @@ impl Target {
         let disk = Disk::new(below, patience)
             .map_err(|error| Obstacle::new(format!("cannot start a thread: {error}")))?;
         Ok(Self {
-            file,
+            file: Some(Arc::clone(&file)),
             disk,
+            look: file,
+            mapped: OnceCell::new(),
+            process: None,
             key,
             dev,
         })
@@ -194,14 +271,43 @@ impl Target {
 
     /// Its length now, in bytes.
     pub(super) fn size(&self) -> u64 {
-        self.file.metadata().map_or(0, |what| what.len())
+        match &self.file {
+            Some(file) => file.metadata().map_or(0, |what| what.len()),
+            None => known_size(&self.look).unwrap_or_else(|| self.mapped().end()),
+        }
+    }
+
+    /// Programs that have it mapped.
+    pub(super) fn mapped(&self) -> &Mappings {
+        self.mapped.get_or_init(|| {
+            let number = Number {
+                dev: self.dev,
+                ino: self.key.ino,
+            };
+            mappings(self.process, number).only_of(&self.look)
+        })
     }
 
     /// Names it has, as our mounts show it: where it is now.
     #[must_use]
     pub fn path_now(&self) -> Option<PathBuf> {
-        fs::read_link(again(&self.file)).ok()
+        fs::read_link(again(&self.look)).ok()
     }
+}
+
+/// Those of this process, or if it has none, of all.
+fn mappings(process: Option<ProcessId>, number: Number) -> Mappings {
+    let theirs = process.map(|process| Mappings::of_process(process, number));
+    theirs
+        .filter(|theirs| !theirs.is_empty())
+        .unwrap_or_else(|| Mappings::of_all(number))
+}
+
+/// The length of a file as the kernel remembers it: a server that hangs is not asked.
+fn known_size(look: &File) -> Option<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let what = statx(look, c"", flags, StatxFlags::SIZE).ok()?;
+    Some(what.stx_size)
 }
 
 /// Reads without a trace: no access time, no waiting for a lease, no controlling terminal.
