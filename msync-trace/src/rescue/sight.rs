@@ -4,7 +4,6 @@
 use std::io;
 
 use super::{
-    mapped::Mappings,
     memory::{Cached, Dirtiness, Window, page_size},
     target::Target,
 };
@@ -43,25 +42,18 @@ impl<'a> Sight<'a> {
             Some(window) => window.read(into)?,
             None => vec![Cached::Unseen; self.pages],
         };
-        if !found.iter().any(|page| self.is_worth_a_look(*page)) {
-            return Ok(found);
-        }
-        let theirs = self.theirs();
-        for (index, page) in found.iter_mut().enumerate() {
-            if !self.is_worth_a_look(*page) {
+        for index in 0..self.pages {
+            if !is_missing(found[index]) {
                 continue;
             }
             let into = &mut into[index * page_size()..(index + 1) * page_size()];
-            match theirs.read(self.at(index), into) {
-                Cached::Absent => {}
-                seen => *page = seen,
+            let theirs = self.target.mapped();
+            let mut seen = theirs.map(|theirs| theirs.read(self.at(index), into));
+            if let Some(seen) = seen.find(|seen| *seen != Cached::Absent) {
+                found[index] = seen;
             }
         }
         Ok(found)
-    }
-
-    fn is_worth_a_look(&self, page: Cached) -> bool {
-        matches!(page, Cached::Absent | Cached::Unseen)
     }
 
     /// Of the pages that were found so. Of one that is not there, `Clean`.
@@ -69,17 +61,25 @@ impl<'a> Sight<'a> {
         let own = self.own.as_ref().map(Window::dirtiness);
         let own = own.unwrap_or_else(|| vec![Dirtiness::Clean; self.pages]);
         let both = |(index, own): (usize, Dirtiness)| match found[index] {
-            Cached::Theirs => own.worse(self.theirs().dirtiness(self.at(index))),
+            // Not by cachestat: it goes by marks that stay when ext4 gives a page up.
+            Cached::Theirs => self.dirtiness_of_theirs(index),
             _ => own,
         };
         own.into_iter().enumerate().map(both).collect()
     }
 
-    fn theirs(&self) -> &Mappings {
-        self.target.mapped()
+    fn dirtiness_of_theirs(&self, index: usize) -> Dirtiness {
+        let theirs = self.target.mapped();
+        let mut known = theirs.map(|theirs| theirs.dirtiness(self.at(index)));
+        let known = known.find(|known| *known != Dirtiness::Unknown);
+        known.unwrap_or(Dirtiness::Unknown)
     }
 
     fn at(&self, index: usize) -> u64 {
         self.offset + (index * page_size()) as u64
     }
+}
+
+fn is_missing(page: Cached) -> bool {
+    matches!(page, Cached::Absent | Cached::Unseen)
 }

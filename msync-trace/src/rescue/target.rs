@@ -50,10 +50,12 @@ pub struct Target {
     pub(super) disk: Disk,
     /// To ask what it is.
     look: Arc<File>,
-    /// Programs that have it mapped, once they were asked for.
+    /// As the process has it mapped that was lied to, and as any has: once they were asked for.
     mapped: OnceCell<Mappings>,
-    /// Who is asked first.
+    mapped_by_all: OnceCell<Mappings>,
     process: Option<ProcessId>,
+    /// Looking through all processes takes its time.
+    asks_all: bool,
     key: InodeKey,
     dev: u32,
 }
@@ -83,8 +85,7 @@ impl Target {
                     generation: 0,
                     subvolume: 0,
                 };
-                let mapped = Mappings::of_all(Number { dev, ino });
-                Self::unopened(found, key, dev, mapped).ok_or_else(|| Obstacle::new(why))
+                Self::unopened(found, key, dev, None).ok_or_else(|| Obstacle::new(why))
             }
             None => Self::open_found(&found, dev, patience),
         }
@@ -141,31 +142,35 @@ impl Target {
             return None;
         }
         let number = Number { dev, ino: key.ino };
-        let mapped = mappings(process, number);
-        let look = mapped.look().ok()?;
-        Self::unopened(look, key, dev, mapped)
+        let theirs = process.map(|process| Mappings::of_process(process, number));
+        let look = match theirs.and_then(|theirs| theirs.look().ok()) {
+            Some(look) => look,
+            None => Mappings::of_all(number).look().ok()?,
+        };
+        Self::unopened(look, key, dev, process)
     }
 
     /// A file that must not be opened; `None`: nothing of it can be seen.
-    fn unopened(look: File, key: InodeKey, dev: u32, mapped: Mappings) -> Option<Self> {
-        if mapped.is_empty() {
-            return None;
-        }
+    fn unopened(look: File, key: InodeKey, dev: u32, process: Option<ProcessId>) -> Option<Self> {
         let look = Arc::new(look);
         let below = Below {
             file: Arc::clone(&look),
             filesystem: FileSystem::Other,
             medium: Err("where this filesystem keeps the bytes of a file is not known".to_owned()),
         };
-        Some(Self {
+        let target = Self {
             file: None,
-            disk: Disk::new(below, Duration::from_secs(1)).ok()?,
+            disk: Disk::new(below, AT_ONCE).ok()?,
             look,
-            mapped: OnceCell::from(mapped),
-            process: None,
+            mapped: OnceCell::new(),
+            mapped_by_all: OnceCell::new(),
+            process,
+            asks_all: true,
             key,
             dev,
-        })
+        };
+        let is_seen = target.mapped().any(|mapped| !mapped.is_empty());
+        is_seen.then_some(target)
     }
 
     /// `None`: this is another filesystem.
@@ -251,7 +256,9 @@ impl Target {
             disk,
             look: file,
             mapped: OnceCell::new(),
+            mapped_by_all: OnceCell::new(),
             process: None,
+            asks_all: false,
             key,
             dev,
         })
@@ -273,19 +280,43 @@ impl Target {
     pub(super) fn size(&self) -> u64 {
         match &self.file {
             Some(file) => file.metadata().map_or(0, |what| what.len()),
-            None => known_size(&self.look).unwrap_or_else(|| self.mapped().end()),
+            None => known_size(&self.look).unwrap_or_else(|| {
+                let ends = self.mapped().map(Mappings::end);
+                ends.max().unwrap_or(0)
+            }),
         }
     }
 
-    /// Programs that have it mapped.
-    pub(super) fn mapped(&self) -> &Mappings {
-        self.mapped.get_or_init(|| {
-            let number = Number {
-                dev: self.dev,
-                ino: self.key.ino,
-            };
-            mappings(self.process, number).only_of(&self.look)
-        })
+    /// Looks for pages in all processes that have it mapped, not only in the one that was lied to.
+    #[must_use]
+    pub fn asking_all(self) -> Self {
+        Self {
+            asks_all: true,
+            ..self
+        }
+    }
+
+    /// As programs have it mapped: first the one that was lied to.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = &Mappings> {
+        let number = Number {
+            dev: self.dev,
+            ino: self.key.ino,
+        };
+        let ours = move |found: Mappings| match &self.file {
+            Some(file) => found.only_of(file),
+            None => found,
+        };
+        let theirs = self.process.map(|process| {
+            let find = || ours(Mappings::of_process(process, number));
+            self.mapped.get_or_init(find)
+        });
+        let all = move || {
+            let find = || ours(Mappings::of_all(number));
+            self.asks_all.then(|| self.mapped_by_all.get_or_init(find))
+        };
+        theirs
+            .into_iter()
+            .chain(std::iter::once_with(all).flatten())
     }
 
     /// Names it has, as our mounts show it: where it is now.
@@ -295,13 +326,8 @@ impl Target {
     }
 }
 
-/// Those of this process, or if it has none, of all.
-fn mappings(process: Option<ProcessId>, number: Number) -> Mappings {
-    let theirs = process.map(|process| Mappings::of_process(process, number));
-    theirs
-        .filter(|theirs| !theirs.is_empty())
-        .unwrap_or_else(|| Mappings::of_all(number))
-}
+/// More than an answer takes for which no disk is asked.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The length of a file as the kernel remembers it: a server that hangs is not asked.
 fn known_size(look: &File) -> Option<u64> {

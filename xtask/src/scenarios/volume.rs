@@ -122,6 +122,11 @@ impl Kind {
         }
     }
 
+    /// Whether lost bytes can be read from memory at least as long as a program has them mapped.
+    pub fn can_be_saved(self) -> bool {
+        self.shows_lost_bytes() || matches!(self, Kind::Btrfs | Kind::Fuse | Kind::Nfs3)
+    }
+
     /// Whether a server stands between the program and the disk.
     pub fn is_served(self) -> bool {
         matches!(self, Kind::Nfs3 | Kind::Nfs4 | Kind::Fuse | Kind::NineP)
