@@ -45,6 +45,12 @@ pub fn mounts_of(process: ProcessId) -> Option<Mounts> {
     process::mountinfo(Path::new("/proc"), process).map(|path| Mounts::read(&path))
 }
 
+/// Whether a process is still the same one.
+#[must_use]
+pub fn is_running(process: ProcessId) -> bool {
+    process::mountinfo(Path::new("/proc"), process).is_some()
+}
+
 /// What incidents call a device of the device mapper (`dm-0`): `mapper/NAME`. None for others.
 #[must_use]
 pub fn mapped_name(kernel_name: &str) -> Option<String> {

@@ -72,9 +72,13 @@ impl Scenario {
 const UNPROVABLE: &[(&str, &[&str])] = &[
     ("failed_again_after_recovery", STORED_AGAIN),
     ("failed_again_after_a_quiet_time", STORED_AGAIN),
-    // mpage_release_unused_pages of fs/ext4/inode.c: there is no place for them, so they are dropped.
-    ("block_allocation_fails", &["not in memory any more"]),
+    // The program that had it mapped has let go of it.
+    (
+        "opened_after_the_error_was_seen",
+        &["no program has it in its page table, and opening the file would drop it"],
+    ),
     ("encrypted", &["the file is encrypted on the disk"]),
+    ("compressed", &["the bytes are compressed on the disk"]),
 ];
 
 /// The program goes on while its bytes are compared.
