@@ -183,6 +183,12 @@ impl Correlator {
         }
     }
 
+    /// What it reports and how much it may remember.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// All that it knows, for [`Self::resumed`] in another process of the same version.
     #[must_use]
     pub fn keep(&self) -> Vec<u8> {
