@@ -121,6 +121,20 @@ Exit status:
   1  failed: the last lines say what differs
   2  could not run; says what to do (`msync-trace check` says more)";
 
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace detach
+      nothing of msync-trace is left in the kernel: after the last run with --pin, or before the
+      package is removed
+
+What the hooks had seen is forgotten, and said: files with lost bytes, records that nobody had read.
+It refuses to do so while msync-trace traces with them, and names that process. docs/restart.md says
+more.
+
+Exit status:
+  0  nothing is left, or nothing was there
+  2  error: not permitted, or a process traces with them";
+
 const REPORT_EXAMPLES: &str = "\
 Examples:
   msync-trace report run.db
@@ -230,6 +244,9 @@ pub enum Command {
     /// Lose data on purpose, on a scratch disk, and see whether it is reported as it was
     #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest(SelftestArgs),
+    /// Take away the hooks and maps that `--pin` left in the kernel (Linux)
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach,
 }
 
 /// What is reported, and how: of `trace` and `ingest`.
@@ -328,6 +345,12 @@ pub struct TraceArgs {
     /// three. One that is full makes the run incomplete
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     pub ring_size: Option<u32>,
+
+    /// Leave the hooks attached at the end, and begin with what those of the last run saw meanwhile:
+    /// a failure before a restart and the msync after it make one incident (docs/restart.md).
+    /// `msync-trace detach` takes them away
+    #[arg(long)]
+    pub pin: bool,
 
     /// Compare the lost bytes in memory with the disk at once: each incident says whether the disk
     /// really has other bytes (Linux, needs root; docs/rescue.md)

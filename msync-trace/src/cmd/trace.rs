@@ -102,6 +102,7 @@ where
             let of_ebpf = [
                 (plan.options.tier.is_some(), "--tier"),
                 (plan.options.ring_bytes.is_some(), "--ring-size"),
+                (plan.options.pin, "--pin"),
             ];
             refuse(
                 of_ebpf,
@@ -163,7 +164,7 @@ async fn say_that_it_takes_long(quiet: bool) -> Infallible {
 }
 
 /// Options that would change nothing are an error: who gave them expects something of them.
-fn refuse(given: [(bool, &str); 2], why: &str) -> anyhow::Result<()> {
+fn refuse<const N: usize>(given: [(bool, &str); N], why: &str) -> anyhow::Result<()> {
     match given.iter().find(|(is_given, _)| *is_given) {
         Some((_, option)) => anyhow::bail!("{option} {why}"),
         None => Ok(()),
@@ -222,6 +223,9 @@ pub async fn run<S: FactSource>(
             .verify(verify)
             .context("cannot start the process that compares (--verify, --rescue)")?;
     }
+    if let Some(kept) = source.resume() {
+        session.resume(&kept);
+    }
     let mut facts = Vec::new();
     let begun = session.start(&plan, source.tier(), source.hooks());
     let mut end = match begun {
@@ -232,10 +236,12 @@ pub async fn run<S: FactSource>(
     session.reached(source.now());
     let messages = source.finish(end.reason, &mut facts).await;
     session.say_all(messages);
-    if (end.reason != StopReason::ReaderGone || session.keeps())
-        && let Err(error) = session.take(&mut facts, |_, _| {})
-    {
-        end.reason = End::output(error)?.reason;
+    if end.reason != StopReason::ReaderGone || session.keeps() {
+        let taken = session.take(&mut facts, |inode, why| source.released(inode, why));
+        match taken {
+            Ok(()) => source.taken(&mut || session.state()),
+            Err(error) => end.reason = End::output(error)?.reason,
+        }
     }
     session.stop(end, &hooks)
 }
@@ -315,6 +321,7 @@ async fn watch<S: FactSource>(
         if let Err(error) = shown {
             break End::output(error)?;
         }
+        source.taken(&mut || session.state());
         if let Some(end) = ended {
             break end;
         }
