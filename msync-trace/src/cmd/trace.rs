@@ -6,6 +6,7 @@ pub(super) mod events;
 mod filter;
 mod held;
 mod keeping;
+mod memory;
 mod plan;
 mod repeats;
 mod session;
@@ -293,12 +294,19 @@ async fn watch<S: FactSource>(
         }
     });
     let mut deadline = pin!(after(plan.duration));
+    let mut begun = pin!(after(Some(memory::BEGUN)));
+    let mut begins = true;
     let mut end = loop {
         let ended = tokio::select! {
             biased;
             Some(event) = events.recv() => on_event(event, pid, session),
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
+            () = &mut begun, if begins => {
+                begins = false;
+                memory::give_back();
+                None
+            }
             () = after(session.wants_tick()) => None,
             result = source.next_facts(facts) => match result {
                 Ok(Progress::More) => None,
