@@ -1,5 +1,5 @@
-//! Giving up privileges once tracing has begun: what is kept, and why. docs/restart.md and
-//! docs/privileges.md say it to people.
+//! Giving up privileges once tracing has begun: what is kept, and why. docs/restart.md says it to
+//! people.
 //!
 //! Capabilities belong to threads. Those that run already (a store, a server) are asked by a signal to
 //! give up theirs, as the C library does for `setuid`; those that are started later inherit.
