@@ -75,6 +75,8 @@ Examples:
       report losses while they happen; Ctrl-C ends both and prints a summary
   ssh db1 sudo dtrace -s /root/msync-trace.d facts | msync-trace ingest -o json > db1.json
       trace a machine on which msync-trace is not installed
+  msync-trace ingest --record db1.db run.mst
+      keep the facts and what followed from them, as record does: msync-trace report db1.db
   msync-trace ingest --path /var/db --calls msync,fsync,fdatasync run.mst
       only files below a directory, as that machine sees it, and all sync calls
 
@@ -85,7 +87,7 @@ that text says so. `msync-trace check` says what the machine it runs on can do.
 Exit status:
   0  complete, and nothing was found
   1  an incident was found
-  2  error: bad usage, or not what a D script of msync-trace prints
+  2  error: bad usage, not what a D script of msync-trace prints, or the record could not be written
   3  nothing was found, but something could not be seen or read: no all-clear";
 
 const CHECK_EXAMPLES: &str = "\
@@ -403,6 +405,11 @@ pub struct IngestArgs {
     /// What a D script printed, in a file; - is standard input
     #[arg(default_value = "-", value_name = "FILE")]
     pub file: PathBuf,
+
+    /// Keep every fact and incident in this file, as `record` does: made if it is not there, otherwise
+    /// continued with a new run
+    #[arg(long, value_name = "FILE.db")]
+    pub record: Option<PathBuf>,
 
     /// What is reported, and how.
     #[command(flatten)]

@@ -19,7 +19,7 @@ use super::{
     rescue::{complete, directory_name, manifest_of},
 };
 use crate::{
-    model::{ByteRange, Verified},
+    model::{ByteRange, InMemory, Verified},
     rescue::{Choice, Findings, Obstacle, Saver, Scope, Target, Vault, examine},
     schema::{Comparison, IncidentRecord},
 };
@@ -95,7 +95,13 @@ fn work(job: &Job) {
     let key = incident.file.inode;
     let target = match Target::of(key, incident.file.dev, process, PATIENCE) {
         Ok(target) => target,
-        Err(why) => return say(&not_compared(&why)),
+        Err(why) => {
+            say(&not_compared(&why));
+            if job.rescue.is_some() {
+                say(&Answer::Said(format!("not saved: {why}")));
+            }
+            return;
+        }
     };
     let scope = Scope {
         ranges: match incident.ranges.is_empty() {
@@ -145,6 +151,14 @@ fn verdict(findings: &Findings, incident: &IncidentRecord) -> Answer {
     Answer::Verified(verified, comparison)
 }
 
+/// What left memory and is there again was read from the disk: it survived only if it differs.
+pub(super) fn choice(incident: &IncidentRecord) -> Choice {
+    match incident.ranges.is_empty() || incident.in_memory == InMemory::No {
+        true => Choice::Differing,
+        false => Choice::All,
+    }
+}
+
 fn save(
     target: &Target,
     incident: &IncidentRecord,
@@ -160,10 +174,7 @@ fn save(
     let mut manifest = manifest_of(target, incident.file.path.as_ref());
     manifest.incident = Some(incident.incident);
     manifest.ranges.clone_from(&ranges);
-    let choice = match incident.ranges.is_empty() {
-        true => Choice::Differing,
-        false => Choice::All,
-    };
+    let choice = choice(incident);
     let mut saver = Saver::new(&vault, &directory_name(&manifest), choice, room)?;
     let place = saver.directory().to_owned();
     let scope = Scope {
