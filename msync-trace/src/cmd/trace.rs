@@ -96,6 +96,9 @@ where
                 let source = attach(plan.options)
                     .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
                 let events = events::watch().context("cannot watch for signals")?;
+                if plan.options.pin && plan.command.is_empty() {
+                    give_up_privileges(&plan)?;
+                }
                 run(source, plan, io, events).await
             })
         }
@@ -152,6 +155,18 @@ fn ready_to_rescue(plan: &Plan) -> anyhow::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn ready_to_rescue(plan: &Plan) -> anyhow::Result<()> {
     anyhow::ensure!(plan.verify.is_none(), "--verify and --rescue need Linux");
+    Ok(())
+}
+
+/// The hooks are attached: what a run needs from here on is little. (A command of the user's keeps
+/// what it was to have.)
+#[cfg(target_os = "linux")]
+fn give_up_privileges(plan: &Plan) -> anyhow::Result<()> {
+    check::confine::confine(plan.verify.is_some()).context("cannot give up privileges")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_privileges(_plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
