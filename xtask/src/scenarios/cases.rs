@@ -77,6 +77,7 @@ const UNPROVABLE: &[(&str, &[&str])] = &[
         "opened_after_the_error_was_seen",
         &["no program has it in its page table, and opening the file would drop it"],
     ),
+    ("disk_hangs_when_read", &["the disk did not answer in 1 s"]),
     ("encrypted", &["the file is encrypted on the disk"]),
     ("compressed", &["the bytes are compressed on the disk"]),
 ];
@@ -189,6 +190,7 @@ pub fn scenarios() -> &'static [Scenario] {
         block_allocation_fails on EXT4;
         given_up_and_read_back on EXT4;
         conversion_fails on &[Kind::Ext4NoJournal];
+        disk_hangs_when_read on &[Kind::Ext4];
         outside_the_range on WRITE_ERRORS, asks Alone;
         partly_in_the_range on WRITE_ERRORS, asks Alone;
         rewritten_before_msync on WRITE_ERRORS, asks Alone;
@@ -488,6 +490,16 @@ fn conversion_fails(world: &mut World) -> Result<()> {
     ensure!(late > 0 && lost > 0, "the device was not asked");
     let lie = victim.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Nobody).lost(ALL))
+}
+
+/// The disk that lost the bytes cannot be read either, for a long while: nothing waits for it.
+fn disk_hangs_when_read(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let late = Effect::Delay { ms: 4000 };
+    let hangs = FaultRule::new(Access::Read, Place::Anywhere, late);
+    world.volume.device.fault_device()?.fail(vec![hangs])?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
 
 fn outside_the_range(world: &mut World) -> Result<()> {
