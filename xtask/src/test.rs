@@ -32,12 +32,15 @@ const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,e
 /// everything takes ten times as long there.
 const STAGES: [(&str, &str); 8] = [
     (
+        // And what can still be saved, which takes no further start of the tool.
         "modules loaded later",
-        "scenarios --shared-tool --fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
+        "scenarios --shared-tool --verify --fs ext4,xfs,btrfs --modules-later --tier auto \
+         --only same_descriptor,evicted_inode,given_up",
     ),
     (
         "served",
-        "scenarios --shared-tool --fs nfs3,nfs4,fuse,9p --tier auto --only server_,9p/partly_rewritten",
+        "scenarios --shared-tool --verify --fs nfs3,nfs4,fuse,9p --tier auto \
+         --only server_,9p/partly_rewritten,fuse/same_descriptor",
     ),
     (
         "others",
