@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use beneath::Beneath;
+pub use beneath::{Beneath, share_a_disk};
 pub use machine::{Machine, look_at_clocks, machine};
 
 use crate::{

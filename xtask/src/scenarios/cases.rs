@@ -1097,9 +1097,8 @@ fn refused_by_server(
 
 fn server_deleted_the_file(world: &mut World) -> Result<()> {
     refused_by_server(world, libc::ESTALE, |world| {
-        std::fs::remove_file(on_server(world, FILE)?)?;
-        // It lives on as long as the server has it open.
-        world.volume.knfsd()?.forget_files()
+        let file = on_server(world, FILE)?;
+        world.volume.knfsd()?.delete(&file)
     })
 }
 

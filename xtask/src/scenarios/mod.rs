@@ -4,7 +4,7 @@
 mod cases;
 mod crypt;
 pub mod disk;
-mod extents;
+pub mod extents;
 mod io_uring;
 mod knfsd;
 pub mod page;
