@@ -77,7 +77,6 @@ const UNPROVABLE: &[(&str, &[&str])] = &[
         "opened_after_the_error_was_seen",
         &["no program has it in its page table, and opening the file would drop it"],
     ),
-    ("disk_hangs_when_read", &["the disk did not answer in 1 s"]),
     ("encrypted", &["the file is encrypted on the disk"]),
     ("compressed", &["the bytes are compressed on the disk"]),
 ];
