@@ -2,8 +2,16 @@
 //! is stored: a line `stored FACTS INCIDENTS` whenever that changes. For tests that kill it.
 //!
 //!     cargo run --example record_generated -- FILE [INCIDENTS]
+//!
+//! Without a number it goes on until its standard input ends.
 
-use std::{env, io::Write as _, path::Path, time::Duration};
+use std::{
+    env,
+    io::{self, Write as _},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use msync_trace::{
     enrich::{Enricher, look_at_clocks, machine},
@@ -22,13 +30,21 @@ const FACTS: u64 = 13;
 fn main() {
     let mut arguments = env::args().skip(1);
     let file = arguments.next().expect("the record to write");
-    let most: u64 = arguments.next().map_or(u64::MAX, |n| n.parse().unwrap());
-    let kept = write(Path::new(&file), most);
+    let kept = match arguments.next() {
+        Some(most) => {
+            let most: u64 = most.parse().unwrap();
+            write(Path::new(&file), |number| number <= most)
+        }
+        None => {
+            let input = thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink()));
+            write(Path::new(&file), |_| !input.is_finished())
+        }
+    };
     std::process::exit(i32::from(kept.failed));
 }
 
-/// Writes so many incidents, with the facts of each.
-pub fn write(path: &Path, most: u64) -> Kept {
+/// Writes incidents, with the facts of each, as long as the next one is wanted.
+pub fn write(path: &Path, wanted: impl Fn(u64) -> bool) -> Kept {
     let say = |message: &str| eprintln!("{message}");
     let mut recorder =
         Recorder::open(path, Limits::default(), look_at_clocks, Box::new(say)).unwrap();
@@ -37,14 +53,14 @@ pub fn write(path: &Path, most: u64) -> Kept {
     recorder.begin(header(&clock)).unwrap();
     let enricher = Enricher::below(Path::new("/nonexistent"));
     let mut said = (0, 0);
-    for number in 1..=most {
+    for number in (1..).take_while(|number| wanted(*number)) {
         for page in 0..FACTS {
             recorder.fact(failed(number, page));
         }
         recorder.record(&enricher.incident(&incident(number), &clock), true);
         recorder.flush();
         said = say_what_is_stored(&recorder, said);
-        std::thread::sleep(Duration::from_millis(1));
+        thread::sleep(Duration::from_millis(1));
     }
     let kept = recorder.finish();
     println!("stored {} {}", kept.facts, kept.incidents);
@@ -55,7 +71,7 @@ fn say_what_is_stored(recorder: &Recorder, said: (u64, u64)) -> (u64, u64) {
     let stored = recorder.stored();
     if stored != said {
         println!("stored {} {}", stored.0, stored.1);
-        std::io::stdout().flush().unwrap();
+        io::stdout().flush().unwrap();
     }
     stored
 }

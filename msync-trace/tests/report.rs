@@ -365,6 +365,131 @@ fn exported_tables_have_a_row_for_each_incident_and_fact() {
     }
 }
 
+/// The report without what differs each time.
+fn said(arguments: &[&str], path: &Path) -> Value {
+    let mut report = json(arguments, &[path]);
+    report.as_object_mut().unwrap().remove("made");
+    report
+}
+
+#[test]
+fn packed_facts_and_their_rows_give_the_same_report() {
+    let folder = Folder::new();
+    let path = folder.file("storm.db");
+    // Two runs: the second begins in the middle of a block.
+    for facts in [50_000, 60_000] {
+        let mut run = Run::begin(&path, header("db1"));
+        run.keep_records = false;
+        let mut storm = Storm::new();
+        (0..facts).for_each(|_| run.take(storm.next_fact()));
+        run.end();
+    }
+    let record = rusqlite::Connection::open(&path).unwrap();
+    let count = |table: &str| {
+        let sql = format!("SELECT count(*) FROM {table}");
+        record.query_row(&sql, [], |row| row.get::<_, i64>(0))
+    };
+    // Of the four blocks one has facts of both runs, and the last is not full.
+    assert_eq!(count("packs"), Ok(2));
+    let since = "2025-11-20T12:00:01.010Z";
+    let until = "2025-11-20T12:00:01.030Z";
+    let questions: [&[&str]; 4] = [
+        &[],
+        &["--all"],
+        &["--since", since, "--until", until],
+        &["--path", "/srv/data/segment-000007"],
+    ];
+    let packed = questions.map(|question| said(question, &path));
+    assert!(packed[0]["summary"]["incidents"].as_u64() > Some(100));
+    assert_eq!(packed[0]["runs"][0]["facts"], 50_000);
+    // One that is odd is not believed, nor one of a block that has changed since.
+    record
+        .execute("UPDATE packs SET facts = x'01' WHERE block = 0", [])
+        .unwrap();
+    assert!(questions.map(|question| said(question, &path)) == packed);
+    record
+        .execute("DELETE FROM facts WHERE fact = 100", [])
+        .unwrap();
+    assert_eq!(count("packs"), Ok(1));
+    assert_eq!(count("facts"), Ok(109_999));
+}
+
+const FIRST_LAYOUT: &str = include_str!("data/record/layout-1.sql");
+
+/// What the first layout would have held.
+fn in_the_first_layout(new: &Path, old: &Path) {
+    let record = rusqlite::Connection::open(old).unwrap();
+    record.execute_batch(FIRST_LAYOUT).unwrap();
+    let new = new.to_str().unwrap();
+    record.execute("ATTACH ?1 AS new", [new]).unwrap();
+    let mut tables = record
+        .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(!tables.contains(&"packs".to_owned()));
+    for table in tables {
+        let copy = format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM new.{table}");
+        record.execute(&copy, []).unwrap();
+    }
+    record
+        .execute_batch("PRAGMA application_id = 0x6d737974; PRAGMA user_version = 1;")
+        .unwrap();
+}
+
+#[test]
+fn a_record_of_the_first_layout_says_the_same_and_can_be_continued() {
+    let folder = Folder::new();
+    let (new, old) = (folder.file("new.db"), folder.file("old.db"));
+    let mut run = Run::begin(&new, header("db1"));
+    run.keep_records = false;
+    let mut storm = Storm::new();
+    (0..4_000).for_each(|_| run.take(storm.next_fact()));
+    run.end();
+    in_the_first_layout(&new, &old);
+    let questions: [&[&str]; 3] = [
+        &[],
+        &["--recompute"],
+        &[
+            "--since",
+            "2025-11-20T12:00:01.010Z",
+            "--until",
+            "2025-11-20T12:00:01.020Z",
+        ],
+    ];
+    let answers = |path: &Path| {
+        let answer = |question: &&[&str]| {
+            let answer = said(question, path).to_string();
+            answer.replace(path.to_str().unwrap(), "FILE")
+        };
+        questions.iter().map(answer).collect::<Vec<_>>()
+    };
+    let wanted = answers(&new);
+    assert!(answers(&old) == wanted);
+    let layout = || -> i32 {
+        let record = rusqlite::Connection::open(&old).unwrap();
+        let layout = record.pragma_query_value(None, "user_version", |row| row.get(0));
+        layout.unwrap()
+    };
+    assert_eq!(layout(), 1, "reading changes nothing");
+    let exported = export(&["--format", "jsonl"], &[&old]);
+    assert!(exported.stdout == export(&["--format", "jsonl"], &[&new]).stdout);
+
+    // Continued, it has the new layout.
+    for path in [&old, &new] {
+        let mut run = Run::begin(path, header("db1"));
+        run.keep_records = false;
+        let mut storm = Storm::new();
+        (0..3_000).for_each(|_| run.take(storm.next_fact()));
+        run.end();
+    }
+    assert_eq!(layout(), 2);
+    assert!(answers(&old) == answers(&new));
+}
+
 /// What a run said while it went on, what its record says, and what is judged of its facts later.
 fn three_answers(path: &Path, facts: Vec<Fact>) -> usize {
     let mut run = Run::begin(path, header("db1"));
@@ -427,6 +552,65 @@ fn a_record_that_says_otherwise_is_told_from_what_is_judged_again() {
         said.contains("1 difference") && said.contains("segment-000002"),
         "{said}"
     );
+}
+
+#[test]
+fn judging_again_says_no_more_than_was_asked_for() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    let record = rusqlite::Connection::open(&path).unwrap();
+    record
+        .execute("DELETE FROM incidents WHERE incident = 3", [])
+        .unwrap();
+    drop(record);
+    let said = |arguments: &[&str]| {
+        let again = json(&[&["--recompute"], arguments].concat(), &[&path]);
+        let run = &again["recomputed"][0];
+        let differences = run["differences"].as_array().unwrap().len();
+        (run["same"].as_u64().unwrap(), differences)
+    };
+    assert_eq!(said(&[]), (2, 1));
+    assert_eq!(said(&["--errno", "EIO"]), (2, 0));
+    assert_eq!(said(&["--errno", "ENOSPC"]), (0, 1));
+    assert_eq!(said(&["--pid", "99"]), (1, 0));
+    assert_eq!(said(&["--told", "other"]), (1, 0));
+    assert_eq!(said(&["--until", "2025-11-20T12:00:30Z"]), (2, 0));
+    assert_eq!(said(&["--path", "/srv/data/segment-000001"]), (2, 0));
+    assert_eq!(said(&["--path", "/srv/data/segment-000003"]), (0, 0));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let folder = Folder::new();
+    let path = folder.three_files("db1");
+    for format in ["text", "json", "csv", "html"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+        command.args(["report", "--format", format]).arg(&path);
+        let output = command.stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        assert_eq!(text(&output.stderr), "", "{format}");
+    }
+}
+
+#[test]
+fn a_record_that_is_being_written_is_read() {
+    let folder = Folder::new();
+    let path = folder.file("live.db");
+    let mut run = Run::begin(&path, header("db1"));
+    run.fact(S, failed(1, pages(0, 4), Errno::EIO));
+    run.fact(3 * S, synced(1, task(4242, b"postgres"), None));
+    run.flush();
+    let before = json(&[], &[&path]);
+    assert_eq!(before["summary"]["incidents"], 1);
+    // Nobody knows yet what else it will see.
+    assert_eq!(before["summary"]["complete"], false);
+    run.fact(4 * S, synced(1, task(99, b"backup"), None));
+    run.end();
+    let after = json(&[], &[&path]);
+    assert_eq!(after["summary"]["incidents"], 2);
+    assert_eq!(after["summary"]["complete"], true);
 }
 
 /// The facts of a run that a D script printed; those of one that is refused are none.

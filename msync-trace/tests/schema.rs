@@ -122,6 +122,7 @@ fn every_fact_and_incident_is_described_by_the_published_schema() {
             incident.process.container = Some(Container {
                 id: "ab".repeat(32),
                 runtime: Some("podman".to_owned()),
+                pod_uid: Some("8dbc9d4b-3dfd-4e54-b07a-9a1f3b0a2c11".to_owned()),
             });
         }
         assert_described(&validator, &to_line(&record));

@@ -46,6 +46,8 @@ impl Serve {
         let (ready, write_end) = std::io::pipe().unwrap();
         let write_end: OwnedFd = write_end.into();
         let fd = write_end.as_raw_fd();
+        // Pinned hooks would be everybody's: restart.rs is about those.
+        command.arg("--pin=false");
         command
             .arg(format!("--ready-fd={fd}"))
             .stderr(Stdio::piped());

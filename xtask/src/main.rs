@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod bench;
 mod demo;
+#[cfg(target_os = "linux")]
+mod durability;
 #[path = "../../msync-trace/build/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
 #[cfg(target_os = "linux")]
@@ -57,6 +59,8 @@ enum Task {
     Stress(stress::StressArgs),
     #[cfg(target_os = "linux")]
     Lab(lab::LabArgs),
+    #[cfg(target_os = "linux")]
+    Durability(durability::DurabilityArgs),
 }
 
 fn main() -> ExitCode {
@@ -93,5 +97,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Stress(args) => stress::run(args),
         #[cfg(target_os = "linux")]
         Task::Lab(args) => lab::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Durability(args) => durability::run(args),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZero,
+    path::PathBuf,
     process::Command,
     sync::{
         Mutex, PoisonError,
@@ -22,12 +23,15 @@ use crate::{
     vm::{
         dtrace,
         guest::{GuestCommand, GuestEnding, quote},
-        kernels::{self, SERIES},
+        kernels,
     },
 };
 
 /// On this kernel. NFS and 9P are tested in the guests, whose kernels all have them.
 const ALL_FILESYSTEMS: &str = "ext4,ext4-nojournal,ext4-data-journal,xfs,btrfs,ext2,fuse";
+/// The guests in the order in which they are begun, so that no long one is left for the end.
+const LONGEST_FIRST: [&str; 4] = ["7.2", "6.12", "5.10", "6.1"];
+
 /// What is run in a guest, one after the other: its name, and arguments of `xtask`. Not all there is:
 /// everything takes ten times as long there.
 const STAGES: [(&str, &str); 8] = [
@@ -120,6 +124,7 @@ enum Check {
     Units,
     Build,
     Fleet,
+    Durability,
     Scenarios,
     Fuzz,
     Readme,
@@ -138,9 +143,10 @@ impl Check {
             Self::Units,
             Self::Build,
             Self::Fleet,
+            Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
-        all.extend(SERIES.iter().map(|series| Self::Guest(series.name)));
+        all.extend(LONGEST_FIRST.map(Self::Guest));
         all
     }
 
@@ -154,6 +160,7 @@ impl Check {
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Fleet => "fleet".to_owned(),
+            Self::Durability => "durability".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
             Self::Readme => "readme".to_owned(),
@@ -171,6 +178,7 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
+            Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
@@ -189,7 +197,12 @@ impl Check {
     fn needs_build(self) -> bool {
         matches!(
             self,
-            Self::Scenarios | Self::Fuzz | Self::Readme | Self::Guest(_)
+            Self::Fleet
+                | Self::Durability
+                | Self::Scenarios
+                | Self::Fuzz
+                | Self::Readme
+                | Self::Guest(_)
         )
     }
 
@@ -340,6 +353,8 @@ impl TestRun<'_> {
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
+            Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
+            Check::Durability => durability(check),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
             Check::Scenarios => scenarios_here(check),
             Check::Fuzz if !is_root() => Ok(Tally::one_skipped("fuzz: not root")),
@@ -416,6 +431,15 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// An example, built as the unit tests have built it: of all packages together, with the features that
+/// all of them want. Otherwise everything that it depends on would be built once more.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let build = cargo(&["build", "--workspace", "--example", name]);
+    let step = format!("build-{name}");
+    Step::new(&step, build, paths::log(&step)).must()?;
+    Ok(paths::target().join("debug/examples").join(name))
+}
+
 fn step(check: Check, command: Command) -> Step {
     Step::new(&check.name(), command, paths::log(&check.name()))
 }
@@ -468,8 +492,21 @@ fn units(check: Check) -> Result<Tally> {
 fn scenarios_here(check: Check) -> Result<Tally> {
     losses_here(
         check,
-        &["scenarios", "--fs", ALL_FILESYSTEMS, "--tier", "auto"],
+        &[
+            "scenarios",
+            "--fs",
+            ALL_FILESYSTEMS,
+            "--tier",
+            "auto",
+            "--verify",
+        ],
     )
+}
+
+fn durability(check: Check) -> Result<Tally> {
+    let writer = example("record_generated")?;
+    let writer = writer.to_string_lossy();
+    losses_here(check, &["durability", "--writer", &writer])
 }
 
 /// The same programs every time, as many of them as half a minute for each file system allows.
@@ -581,7 +618,10 @@ impl StageOutput {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::vm::kernels::SERIES;
 
     fn stages(lines: &[&str]) -> Tally {
         let mut output = StageOutput::new("6.1");
@@ -640,7 +680,7 @@ mod tests {
         assert_eq!(only(&["vm-6.1"]).unwrap(), ["setup", "build", "vm-6.1"]);
         assert_eq!(
             only(&["vm"]).unwrap(),
-            ["setup", "build", "vm-5.10", "vm-6.1", "vm-6.12", "vm-7.2"]
+            ["setup", "build", "vm-7.2", "vm-6.12", "vm-5.10", "vm-6.1"]
         );
         assert!(
             only(&["vm-9.9"])
@@ -649,5 +689,7 @@ mod tests {
                 .contains("vm-9.9")
         );
         assert_eq!(only(&[]).unwrap().len(), Check::all().len());
+        let every: BTreeSet<&str> = SERIES.iter().map(|series| series.name).collect();
+        assert_eq!(BTreeSet::from(LONGEST_FIRST), every);
     }
 }

@@ -180,6 +180,8 @@ options! {
         "The hooks to use: the best that the kernel allows, or only these";
     TRACING "ring_size" Form::Size, Some("\"1M\""), "SIZE",
         "Size of each of the three buffers between kernel and msync-trace, a power of two";
+    TRACING "pin" Form::Switch, Some("true"), "BOOL",
+        "Leave the hooks attached at the end, and begin with what those of the last run saw meanwhile (docs/restart.md); `msync-trace detach` takes them away";
     TRACING "queue" Form::Count, Some("4096"), "N",
         "Records that may wait for a slow output; what comes then is missing there and counted, incidents last";
 }

@@ -18,7 +18,7 @@ use crate::{
     cli::{ReportFileArgs, ReportForm, ToldName, When},
     model::ToldWho,
     output::{ReportStyle, Tone, write_csv, write_html, write_text},
-    schema::{Report, WallTime, escape, write_report},
+    schema::{Asked, Report, WallTime, escape, write_report},
     store::{Answer, Progress, Question, QuestionLimits, Reader, ask, recompute},
 };
 
@@ -47,7 +47,7 @@ fn try_main(args: &ReportFileArgs) -> anyhow::Result<Exit> {
     let mut bar = ProgressLine::new();
     let mut answer = ask(&records, &question, made, &mut |at| bar.show(at));
     if args.recompute {
-        judge_again(&records, &mut answer, &mut bar);
+        judge_again(&records, &question, &mut answer, &mut bar);
     }
     bar.clear();
     let Answer { report, troubles } = answer;
@@ -77,7 +77,12 @@ fn exit(report: &Report, failed: bool) -> Exit {
 }
 
 /// Adds what this version says of the facts of every run in a report.
-fn judge_again(records: &[Reader], answer: &mut Answer, bar: &mut ProgressLine) {
+fn judge_again(
+    records: &[Reader],
+    question: &Question,
+    answer: &mut Answer,
+    bar: &mut ProgressLine,
+) {
     let runs = &answer.report.runs;
     let of = runs.iter().map(|run| run.facts).sum();
     let mut facts = 0;
@@ -91,7 +96,7 @@ fn judge_again(records: &[Reader], answer: &mut Answer, bar: &mut ProgressLine) 
         let again = record.runs().and_then(|rows| {
             let row = rows.iter().find(|row| row.run.cast_unsigned() == told.run);
             let judged = row.map(|row| {
-                recompute(record, row, &told.calls, index, || {
+                recompute((record, row), question, &told.calls, index, || {
                     facts += 1;
                     if u64::is_multiple_of(facts, 65_536) {
                         bar.show(Progress { facts, of });
@@ -157,15 +162,17 @@ fn question(args: &ReportFileArgs, now: &Zoned) -> anyhow::Result<Question> {
         anyhow::bail!("--until {until} is not after --since {since}: nothing lies between them");
     }
     Ok(Question {
-        since,
-        until,
-        path: args.path.clone(),
-        dev: args.dev.clone(),
-        host: args.host.clone(),
-        pid: args.pid.clone(),
-        comm: args.comm.clone(),
-        errno: args.errno.clone(),
-        told: args.told.iter().copied().map(told).collect(),
+        asked: Asked {
+            since,
+            until,
+            path: args.path.clone(),
+            dev: args.dev.clone(),
+            host: args.host.clone(),
+            pid: args.pid.clone(),
+            comm: args.comm.clone(),
+            errno: args.errno.clone(),
+            told: args.told.iter().copied().map(told).collect(),
+        },
         limits: match args.all {
             true => QuestionLimits::NONE,
             false => QuestionLimits::default(),
@@ -237,31 +244,40 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// How far it is, on a terminal, when it takes long.
-pub(super) struct ProgressLine {
+pub(super) struct ProgressLine<W = io::Stderr> {
     began: Instant,
     shown: Option<Instant>,
-    on_terminal: bool,
+    /// A terminal, if there is one.
+    out: Option<W>,
 }
 
 impl ProgressLine {
+    pub(super) fn new() -> Self {
+        Self::on(Some(io::stderr()).filter(IsTerminal::is_terminal))
+    }
+}
+
+impl<W: Write> ProgressLine<W> {
     /// Nothing is shown before this time is over.
     const PATIENCE: Duration = Duration::from_secs(2);
     const PACE: Duration = Duration::from_millis(200);
     const WIDTH: u64 = 30;
 
-    pub(super) fn new() -> Self {
+    fn on(out: Option<W>) -> Self {
         Self {
             began: Instant::now(),
             shown: None,
-            on_terminal: io::stderr().is_terminal(),
+            out,
         }
     }
 
     pub(super) fn show(&mut self, at: Progress) {
-        if !self.on_terminal || self.began.elapsed() < Self::PATIENCE {
+        let Some(out) = &mut self.out else {
             return;
-        }
-        if self.shown.is_some_and(|shown| shown.elapsed() < Self::PACE) {
+        };
+        let last = self.shown.unwrap_or(self.began);
+        let pace = self.shown.map_or(Self::PATIENCE, |_| Self::PACE);
+        if last.elapsed() < pace {
             return;
         }
         self.shown = Some(Instant::now());
@@ -272,12 +288,46 @@ impl ProgressLine {
             .collect();
         let percent = facts.saturating_mul(100) / of;
         // Nobody to tell if it is closed.
-        let _ = write!(io::stderr(), "\r[{bar}] {percent:>3} % of {of} facts");
+        let _ = write!(out, "\r[{bar}] {percent:>3} % of {of} facts");
     }
 
     pub(super) fn clear(&mut self) {
-        if self.shown.take().is_some() {
-            let _ = write!(io::stderr(), "\r{:70}\r", "");
+        if let (Some(out), Some(_)) = (&mut self.out, self.shown.take()) {
+            let _ = write!(out, "\r{:70}\r", "");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_shown_when_it_takes_long_and_wiped_away_afterwards() {
+        let mut line = ProgressLine::on(Some(Vec::new()));
+        let half = Progress { facts: 5, of: 10 };
+        line.show(half);
+        line.clear();
+        assert_eq!(line.out.as_deref(), Some(&b""[..]), "too early");
+        line.began -= ProgressLine::<Vec<u8>>::PATIENCE;
+        line.show(half);
+        line.show(Progress { facts: 9, of: 10 });
+        let bar = format!("\r[{}{}]  50 % of 10 facts", "#".repeat(15), ".".repeat(15));
+        let said = String::from_utf8(line.out.clone().unwrap()).unwrap();
+        assert_eq!(said, bar, "once, not for every batch of facts");
+        line.clear();
+        let said = String::from_utf8(line.out.clone().unwrap()).unwrap();
+        let wiped = said.rsplit('\r').nth(1).unwrap();
+        assert!(wiped.len() >= bar.len() - 1 && wiped.trim().is_empty());
+        assert!(said.ends_with('\r'));
+    }
+
+    #[test]
+    fn without_a_terminal_there_is_no_progress() {
+        let mut line = ProgressLine::<Vec<u8>>::on(None);
+        line.began -= ProgressLine::<Vec<u8>>::PATIENCE;
+        line.show(Progress { facts: 5, of: 10 });
+        line.clear();
+        assert_eq!(line.out, None);
     }
 }

@@ -88,7 +88,6 @@ where
         let signals = signals::watch().context("cannot watch for signals")?;
         let source = attach(options(&config))
             .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
-        // Hooks are attached and everything is open: here privileges are given up.
         service.run(source, &config, signals).await
     })
 }
@@ -98,6 +97,7 @@ fn options(config: &Config) -> Options {
         tier: config.tier,
         include_async: config.include_async,
         ring_bytes: Some(config.ring_bytes),
+        pin: config.pin,
     }
 }
 
@@ -172,11 +172,17 @@ impl Service {
             exit,
         };
         let mut session = Session::new(&self.plan, io, source.origin().cloned());
+        if let Some(kept) = source.resume() {
+            session.resume(&kept);
+        }
         session.start(&self.plan, source.tier(), source.hooks())?;
         let mut facts = Vec::new();
         let mut end = match source.self_check(&mut facts).await {
             Ok(()) => {
+                // Everything is open and attached. What is left of privileges is in confine.rs.
+                check::confine::confine(false).context("cannot give up privileges")?;
                 session.take(&mut facts, |inode, why| source.released(inode, why))?;
+                source.taken(&mut || session.state());
                 self.ready(&mut source, &session)?;
                 self.watch(&mut source, &mut session, &mut facts, &mut signals)
                     .await?
@@ -187,8 +193,9 @@ impl Service {
         let hooks = source.hooks().to_vec();
         let messages = source.finish(end.reason, &mut facts).await;
         session.say_all(messages);
-        if let Err(error) = session.take(&mut facts, |_, _| {}) {
-            end.error.get_or_insert(error.to_string());
+        match session.take(&mut facts, |inode, why| source.released(inode, why)) {
+            Ok(()) => source.taken(&mut || session.state()),
+            Err(error) => _ = end.error.get_or_insert(error.to_string()),
         }
         let exit = session.stop(end, &hooks)?;
         self.finish();
@@ -238,6 +245,7 @@ impl Service {
             session.take(facts, |inode, why| source.released(inode, why))?;
             session.tick()?;
             session.hooks(source.hooks())?;
+            source.taken(&mut || session.state());
             if beat {
                 self.beat(source.health(), session);
             }
@@ -351,6 +359,7 @@ fn keeping(config: &Config, say: &Say) -> anyhow::Result<Option<Keeping>> {
     let Some((path, limits)) = &config.store else {
         return Ok(None);
     };
+    check::trusted::is_own_place(path)?;
     let say = Arc::clone(say);
     let say = Box::new(move |message: &str| say(message));
     let recorder = Recorder::open(path, *limits, look_at_clocks, say)?;

@@ -3,6 +3,8 @@
 //! Text, JSON, CSV and HTML are made from it and from nothing else; its JSON is the JSON form.
 //! `docs/schema/report-v1.json` describes it for other programs.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{
@@ -78,16 +80,19 @@ pub enum ReportType {
     Report,
 }
 
-/// What was asked for. Empty lists and null do not narrow.
+/// What was asked for. Empty lists and null do not narrow; within one kind any value will do, and
+/// every kind that is given must fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// Incidents, failures and what followed from this moment on.
     pub since: Option<WallTime>,
     /// And before this one.
     pub until: Option<WallTime>,
-    /// Files, and directories with all below.
-    pub path: Vec<String>,
-    /// Devices, by name or `major:minor`.
+    /// Files, and directories with all below, as the recorded machine spells them. (In JSON U+FFFD
+    /// stands in the place of what is no UTF-8.)
+    #[serde(serialize_with = "lossy_paths")]
+    pub path: Vec<PathBuf>,
+    /// Devices: `sdb1`, `/dev/sdb1`, `8:17`.
     pub dev: Vec<String>,
     /// Host names.
     pub host: Vec<String>,
@@ -99,6 +104,31 @@ pub struct Asked {
     pub errno: Vec<String>,
     /// Who had been told.
     pub told: Vec<ToldWho>,
+}
+
+impl Asked {
+    /// What narrows by other things than time: what that is, in one word, and its values, some of them
+    /// none.
+    #[must_use]
+    pub fn names(&self) -> [(&'static str, Vec<String>); 7] {
+        let lossy = |path: &PathBuf| path.to_string_lossy().into_owned();
+        [
+            ("path", self.path.iter().map(lossy).collect()),
+            ("device", self.dev.clone()),
+            ("host", self.host.clone()),
+            ("pid", self.pid.iter().map(u32::to_string).collect()),
+            ("comm", self.comm.clone()),
+            ("errno", self.errno.clone()),
+            (
+                "told",
+                self.told.iter().map(|who| who.word().to_owned()).collect(),
+            ),
+        ]
+    }
+}
+
+fn lossy_paths<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// What was lost, all in all.

@@ -9,9 +9,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, hooks::Wal};
 
-use super::{StoreError, error::While, layout};
+use super::{
+    StoreError,
+    error::While,
+    layout,
+    shared_memory::{guard, pages_lost},
+};
 
 /// The file beside a record with this ending: `-wal`, `-lock` ...
 pub(super) fn sibling(record: &Path, ending: &str) -> PathBuf {
@@ -145,16 +150,20 @@ fn set_aside_log(path: &Path) -> Result<(), StoreError> {
 
 /// Opens a record to write it. Only for whoever holds the lock.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    guard();
     write_log_again(&sibling(path, "-wal"))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).during("open", path)?;
     layout::version(&connection, path)?;
-    set_up(&connection).during("open", path)?;
+    set_up(&mut connection).during("open", path)?;
     layout::lift(&mut connection, path)?;
     Ok(connection)
 }
 
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+/// Pages of the log that are written back into the record when there are so many.
+const LOG_PAGES: i32 = 1000;
+
+fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(2))?;
     // Closed after an error, nothing more is written behind our back.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -163,10 +172,22 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.query_row("PRAGMA wal_autocheckpoint = 1000", [], |_| Ok(()))?;
     connection.query_row("PRAGMA journal_size_limit = 4194304", [], |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(64);
-    Ok(())
+    believe_shared_memory(connection)
+}
+
+/// Nothing is committed or written back by what stands in shared memory once some of it was lost.
+fn believe_shared_memory(connection: &mut Connection) -> rusqlite::Result<()> {
+    let before = pages_lost();
+    connection.commit_hook(Some(move || pages_lost() != before))?;
+    connection.wal_hook(Some(move |log: &mut Wal, pages| {
+        match pages >= LOG_PAGES && pages_lost() == before {
+            // Some reader may need the log. What else is wrong is met by the next commit.
+            true => log.checkpoint().or(Ok(())),
+            false => Ok(()),
+        }
+    }))
 }
 
 /// Writes a log that is there already once more, the same bytes. A flush that failed left bytes in the
@@ -192,6 +213,16 @@ fn write_log_again(log: &Path) -> Result<(), StoreError> {
         }
     };
     again().during("write", log)
+}
+
+/// Where the filesystem of a file is mounted, as far as device numbers tell; `None` if its folder cannot
+/// be looked at.
+pub(super) fn mounted_at(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let dev = |folder: &Path| fs::metadata(folder).map(|is| is.dev()).ok();
+    let ours = dev(folder)?;
+    let same = folder.ancestors().take_while(|it| dev(it) == Some(ours));
+    same.last().map(Path::to_owned)
 }
 
 /// Which file it is, to notice that another one has its name.

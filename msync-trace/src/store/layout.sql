@@ -1,4 +1,4 @@
--- The layout of a record, version 1. docs/record.md explains it to its users.
+-- The layout of a record, version 2. docs/record.md explains it to its users.
 --
 -- Numbers. Times are nanoseconds: mono_ns on the kernel's CLOCK_MONOTONIC of that run, wall_ns since
 -- 1970-01-01 UTC. Numbers of 64 bits keep their bits: from 2^63 on (addresses) they are negative here,
@@ -152,6 +152,19 @@ CREATE TABLE facts (
     count INTEGER                   -- lost: how many, at least
 ) STRICT;
 CREATE INDEX facts_of_inode ON facts (inode) WHERE inode IS NOT NULL;
+
+-- Facts once more, as few bytes, for reports: of 32768 numbers each, those from block * 32768 on. Not
+-- all blocks are packed. They follow from facts, and nothing else can read them.
+CREATE TABLE packs (
+    block INTEGER PRIMARY KEY,
+    facts BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER fact_is_deleted AFTER DELETE ON facts BEGIN
+    DELETE FROM packs WHERE block = OLD.fact / 32768;
+END;
+CREATE TRIGGER fact_is_changed AFTER UPDATE ON facts BEGIN
+    DELETE FROM packs WHERE block IN (OLD.fact / 32768, NEW.fact / 32768);
+END;
 
 -- Every silent loss, shown or left out by a filter.
 CREATE TABLE incidents (

@@ -12,8 +12,12 @@
 //! - A write that failed may look successful when the file is opened again: the kernel keeps the bytes,
 //!   clean. So what is in the log is written once more before it is relied on, and whatever was not
 //!   acknowledged is stored again.
+//! - The memory that SQLite shares with readers lies on the same disk: where it cannot be had any more,
+//!   the record is opened anew, and the program does not end.
 //! - While nothing can be written, what happens is kept in bounded memory, the newest of it. What did not
 //!   fit is counted in `gaps`.
+//! - `facts` is what counts. `packs` has what a report reads of them once more, block by block, and a
+//!   trigger deletes the pack of a block of which a fact is deleted.
 //! - One program writes, which `FILE-lock` says with its process id; any number read.
 //!
 //! This room does not know where facts come from and shows nothing.
@@ -26,11 +30,13 @@ mod file;
 mod header;
 mod layout;
 mod lock;
+mod pack;
 mod queue;
 mod read;
 mod recompute;
 mod recorder;
 mod retention;
+mod shared_memory;
 mod write;
 
 pub use ask::{Answer, Limits as QuestionLimits, Progress, Question, ask};

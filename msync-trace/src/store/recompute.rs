@@ -6,14 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{Reader, RunRow, StoreError, export};
+use super::{Question, Reader, RunRow, StoreError, ask::Names, export};
 use crate::{
     correlate::{Config, Correlator},
     model::{
         ByteRange, Call, Change, ChangeKind, Coverage, Errno, Evidence, InMemory, Incident,
         IncidentId, InodeKey, MonoTime, Task, ToldWho, Verdict,
     },
-    schema::{Body, Difference, DifferenceKind, IncidentRecord, Moment, Name, Recomputed},
+    schema::{
+        Body, Clock, Difference, DifferenceKind, IncidentRecord, Moment, Name, PathFrom,
+        Recomputed, spell_dev,
+    },
 };
 
 /// What tells incidents apart: file, time of the false success, thread, call.
@@ -24,6 +27,9 @@ type Key = (InodeKey, MonoTime, u32, Call);
 struct Judged {
     id: IncidentId,
     path: Option<Name>,
+    path_from: Option<PathFrom>,
+    device: Option<String>,
+    dev: Option<u32>,
     task: Task,
     ranges: Vec<ByteRange>,
     errno: Errno,
@@ -51,6 +57,9 @@ impl Judged {
         Self {
             id: it.incident,
             path: it.file.path,
+            path_from: it.file.path_from,
+            device: it.file.device,
+            dev: it.file.dev,
             task: it.process.task,
             ranges: it.ranges,
             errno: it.error,
@@ -69,6 +78,12 @@ impl Judged {
         Self {
             id: it.id,
             path: it.file.path.map(Name),
+            path_from: Some(match it.file.from_root {
+                true => PathFrom::Caller,
+                false => PathFrom::Filesystem,
+            }),
+            device: it.file.dev_name,
+            dev: it.file.dev,
             task: it.task,
             ranges: it.ranges,
             errno: it.errno,
@@ -139,14 +154,15 @@ impl Judgement {
     }
 }
 
-/// Judges the facts of a run again, with the calls that it was made with. `index` is that of the run in
+/// Judges the facts of a run again, with the calls that it was made with, and compares what was asked
+/// for. `index` is that of the run in
 /// a report; `seen` is told of each fact.
 ///
 /// # Errors
 /// If the record cannot be read.
 pub fn recompute(
-    reader: &Reader,
-    run: &RunRow,
+    (reader, run): (&Reader, &RunRow),
+    question: &Question,
     calls: &[Call],
     index: usize,
     mut seen: impl FnMut(),
@@ -175,9 +191,12 @@ pub fn recompute(
         Ok::<_, StoreError>(())
     })?;
     let clock = export::clock_of(reader, run)?;
-    let (same, differences) = compare(recorded, again, run.ended.is_some(), |at| {
-        Moment::at(at, &clock)
-    });
+    let comparison = Comparison {
+        question,
+        clock: &clock,
+        ended: run.ended.is_some(),
+    };
+    let (same, differences) = comparison.of(recorded, again);
     Ok(Recomputed {
         run: index,
         same,
@@ -209,41 +228,80 @@ fn recorded(reader: &Reader, run: &RunRow) -> Result<Judgement, StoreError> {
     Ok(judgement)
 }
 
-/// How many incidents are the same, and the others in the order of their times.
-fn compare(
-    recorded: Judgement,
-    mut again: Judgement,
+/// What two answers are compared by.
+struct Comparison<'a> {
+    question: &'a Question,
+    clock: &'a Clock,
+    /// Whether the run came to its end.
     ended: bool,
-    moment: impl Fn(MonoTime) -> Moment,
-) -> (u64, Vec<Difference>) {
-    let mut same = 0;
-    let mut differences = Vec::new();
-    let mut differ = |kind, key: Key, it: Judged, members| {
-        differences.push(Difference {
+}
+
+impl Comparison<'_> {
+    /// How many of the incidents that were asked for are the same, and the others in the order of
+    /// their times.
+    fn of(&self, recorded: Judgement, mut again: Judgement) -> (u64, Vec<Difference>) {
+        let mut same = 0;
+        let mut differences = Vec::new();
+        for (key, all) in recorded.all {
+            for before in all {
+                let now = again.all.get_mut(&key).and_then(VecDeque::pop_front);
+                let both = [Some(&before), now.as_ref()];
+                if !both.iter().flatten().any(|it| self.wants(key, it, &before)) {
+                    continue;
+                }
+                match now.map(|now| before.differs(&now, self.ended)) {
+                    None => {
+                        let missing = DifferenceKind::Missing;
+                        differences.push(self.difference(missing, key, before, Vec::new()));
+                    }
+                    Some(members) if members.is_empty() => same += 1,
+                    Some(members) => {
+                        let changed = DifferenceKind::Changed;
+                        differences.push(self.difference(changed, key, before, members));
+                    }
+                }
+            }
+        }
+        for (key, all) in again.all {
+            for it in all.into_iter().filter(|it| self.wants(key, it, it)) {
+                differences.push(self.difference(DifferenceKind::New, key, it, Vec::new()));
+            }
+        }
+        differences.sort_by_key(|difference| (difference.at.mono_ns, difference.incident));
+        (same, differences)
+    }
+
+    /// Whether an incident was asked for; `named` is the same one with the names that are known.
+    fn wants(&self, key: Key, it: &Judged, named: &Judged) -> bool {
+        let dev = named.dev.map(spell_dev);
+        self.question.in_window(self.clock.wall(key.1))
+            && self.question.wants_verdict(it.errno, it.told)
+            && self
+                .question
+                .wants_process(it.task.process.pid, &it.task.comm)
+            && self.question.wants_file(Names {
+                path: named.path.as_ref().map(|path| &*path.0),
+                path_from: named.path_from,
+                device: named.device.as_deref(),
+                dev: dev.as_deref(),
+            })
+    }
+
+    fn difference(
+        &self,
+        kind: DifferenceKind,
+        key: Key,
+        it: Judged,
+        members: Vec<String>,
+    ) -> Difference {
+        Difference {
             kind,
             incident: it.id,
-            at: moment(key.1),
+            at: Moment::at(key.1, self.clock),
             inode: key.0,
             path: it.path,
             process: it.task,
             members,
-        });
-    };
-    for (key, all) in recorded.all {
-        for before in all {
-            let now = again.all.get_mut(&key).and_then(VecDeque::pop_front);
-            match now.map(|now| before.differs(&now, ended)) {
-                None => differ(DifferenceKind::Missing, key, before, Vec::new()),
-                Some(members) if members.is_empty() => same += 1,
-                Some(members) => differ(DifferenceKind::Changed, key, before, members),
-            }
         }
     }
-    for (key, all) in again.all {
-        for it in all {
-            differ(DifferenceKind::New, key, it, Vec::new());
-        }
-    }
-    differences.sort_by_key(|difference| (difference.at.mono_ns, difference.incident));
-    (same, differences)
 }

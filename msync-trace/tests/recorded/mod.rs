@@ -3,7 +3,11 @@
 
 #![allow(dead_code, reason = "each test and example uses a part of it")]
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use msync_trace::{
     correlate::{Config, Correlator},
@@ -148,6 +152,16 @@ impl Run {
         self.recorder.record(&record, true);
         if self.keep_records {
             self.records.push(record);
+        }
+    }
+
+    /// All of it until here is stored.
+    pub fn flush(&mut self) {
+        self.recorder.flush();
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.recorder.stored().0 < self.facts {
+            assert!(Instant::now() < until, "nothing is stored");
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

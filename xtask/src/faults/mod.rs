@@ -15,6 +15,7 @@ mod passthrough;
 mod rules;
 mod scsi_debug;
 mod server;
+mod unflushed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -226,6 +227,20 @@ impl FaultDevice {
             mixed: answer.mixed,
             newest: answer.newest,
         })
+    }
+
+    /// From now on writes that are not flushed can be lost by a power cut.
+    pub fn have_cache(&mut self) -> Result<()> {
+        self.ask(&Command::Cache).map(drop)
+    }
+
+    /// What a power cut right now may leave: each sector as any of its writes since the last flush
+    /// made it, or as it was before them. Equal seeds choose in the same way.
+    pub fn cut_power(&mut self, seed: u64) -> Result<Image> {
+        let image = Image::new(self.image.size())?;
+        self.ask(&Command::CutPower(seed))?;
+        image.copy_from(&self.saved)?;
+        Ok(image)
     }
 
     /// Forgets the fates of blocks so far.

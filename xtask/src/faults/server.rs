@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::image::{BLOCK, Image};
 use super::rules::{Failure, FaultRule, RuleStatus, Rules};
+use super::unflushed::Unflushed;
 
 /// Name of the one file.
 pub const DISK: &str = "disk";
@@ -55,6 +56,10 @@ pub enum Command {
     /// Copies the disk, between two requests, into the second image. The answer has the fates of
     /// that moment.
     Snapshot,
+    /// From now on the disk has a cache that a power cut empties.
+    Cache,
+    /// Copies into the second image what a power cut right now would leave, by dice that start there.
+    CutPower(u64),
     /// Forgets the fates so far.
     Forget,
 }
@@ -88,6 +93,8 @@ struct Disk {
     /// The number of the newest write.
     newest: u64,
     opened: u64,
+    /// If it has a cache.
+    unflushed: Option<Unflushed>,
 }
 
 impl Disk {
@@ -105,6 +112,13 @@ impl Disk {
                 _ => (),
             }
         }
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(unflushed) = &mut self.unflushed {
+            unflushed.before_write(&self.image, offset, bytes.len())?;
+        }
+        self.image.write_at(bytes, offset)
     }
 
     fn set_rules(&mut self, rules: Vec<FaultRule>) {
@@ -145,10 +159,10 @@ impl Shared {
             disk.failed_writes += 1;
             disk.note(bytes, true);
             // If even this fails the request is failed all the same.
-            let _ = disk.image.write_at(&bytes[..failure.stored], offset);
+            let _ = disk.write(&bytes[..failure.stored], offset);
             return reply.error(Errno::from_i32(failure.errno));
         }
-        match disk.image.write_at(bytes, offset) {
+        match disk.write(bytes, offset) {
             Ok(()) => {
                 disk.note(bytes, false);
                 reply.written(bytes.len() as u32);
@@ -189,6 +203,7 @@ fn run(image: Image, snapshot: &Image, at: &Path, control: UnixStream) -> io::Re
         mixed: BTreeSet::new(),
         newest: 0,
         opened: 0,
+        unflushed: None,
     };
     let shared = Arc::new(Shared {
         disk: Mutex::new(disk),
@@ -242,12 +257,26 @@ fn follow(disk: &mut Disk, command: Command, snapshot: &Image) -> Answer {
             let copied = snapshot.copy_from(&disk.image);
             answer.error = copied.err().map(|error| error.to_string());
         }
+        Command::Cache => disk.unflushed = Some(Unflushed::default()),
+        Command::CutPower(seed) => {
+            let cut = cut_power(disk, snapshot, seed);
+            answer.error = cut.err().map(|error| error.to_string());
+        }
         Command::Forget => {
             disk.fates.clear();
             disk.mixed.clear();
         }
     }
     answer
+}
+
+fn cut_power(disk: &Disk, left: &Image, seed: u64) -> io::Result<()> {
+    left.copy_from(&disk.image)?;
+    let mut dice = fastrand::Rng::with_seed(seed);
+    match &disk.unflushed {
+        Some(unflushed) => unflushed.cut(left, &mut dice),
+        None => Ok(()),
+    }
 }
 
 fn send(to: &mut UnixStream, answer: &Answer) -> io::Result<()> {
@@ -388,7 +417,12 @@ impl Filesystem for FaultFile {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let verdict = self.0.disk().rules.flush();
+        let mut disk = self.0.disk();
+        let verdict = disk.rules.flush();
+        if let (None, Some(unflushed)) = (verdict.failure, &mut disk.unflushed) {
+            unflushed.flushed();
+        }
+        drop(disk);
         let answer = move || match verdict.failure {
             Some(failure) => reply.error(Errno::from_i32(failure.errno)),
             None => reply.ok(),

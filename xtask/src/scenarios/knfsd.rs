@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// second one in the same second cleans nothing until that time has passed (`write_flush` and
 /// `cache_clean`, net/sunrpc/cache.c).
 const BETWEEN_FLUSHES: Duration = Duration::from_millis(1100);
+/// How often is looked between two flushes whether a deleted file still lives.
+const LOOKS: u32 = 20;
 /// `rpc.mountd` writes this for "never".
 const NEVER: u32 = i32::MAX as u32;
 /// `NFSEXP_INSECURE_PORT | NFSEXP_NOSUBTREECHECK | NFSEXP_FSID` (uapi/linux/nfsd/export.h); root
@@ -112,6 +114,28 @@ impl Knfsd {
         self.export(0)
     }
 
+    /// Deletes a file of the folder for good: a request that is still on its way may put it back
+    /// into the server's caches, and as long as it is held open there, writes to it succeed.
+    pub fn delete(&self, file: &Path) -> Result<()> {
+        let folder = File::open(&self.folder)?;
+        let mut handle = Handle::of(file).context("the file's handle")?;
+        std::fs::remove_file(file)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.forget_files()?;
+            for _ in 0..LOOKS {
+                match handle.open(&folder) {
+                    Err(error) if error.raw_os_error() == Some(libc::ESTALE) => return Ok(()),
+                    Err(error) => return Err(error).context("open the deleted file"),
+                    Ok(_) => std::thread::sleep(BETWEEN_FLUSHES / LOOKS),
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("the server holds a deleted file open");
+            }
+        }
+    }
+
     /// From now on the export is read-only.
     pub fn make_read_only(&self) -> Result<()> {
         self.enter_network()?;
@@ -173,6 +197,44 @@ impl Knfsd {
         let path = self.control.join(file);
         std::fs::write(&path, format!("{what}\n"))
             .with_context(|| format!("write {what:?} to nfsd's {file}"))
+    }
+}
+
+/// What a server calls a file, whatever becomes of its name.
+#[repr(C)]
+struct Handle {
+    head: libc::file_handle,
+    bytes: [u8; libc::MAX_HANDLE_SZ as usize],
+}
+
+impl Handle {
+    fn of(file: &Path) -> Result<Handle> {
+        let path = c_string(file)?;
+        // SAFETY: numbers and bytes, for which 0 is a value.
+        let mut handle: Handle = unsafe { std::mem::zeroed() };
+        handle.head.handle_bytes = handle.bytes.len() as libc::c_uint;
+        let mut mount = 0;
+        let whole = (&raw mut handle).cast();
+        // SAFETY: a C string, and room for as many bytes as the head says; both outlive the call.
+        let outcome = unsafe {
+            libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), whole, &raw mut mount, 0)
+        };
+        match outcome {
+            0 => Ok(handle),
+            _ => Err(io::Error::last_os_error().into()),
+        }
+    }
+
+    /// Opens the file, if it lives, on the filesystem of `beside`.
+    fn open(&mut self, beside: &File) -> io::Result<File> {
+        let whole = (&raw mut *self).cast();
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        // SAFETY: a handle as the kernel gave it.
+        match unsafe { libc::open_by_handle_at(beside.as_raw_fd(), whole, flags) } {
+            -1 => Err(io::Error::last_os_error()),
+            // SAFETY: open, and nobody else's.
+            descriptor => Ok(unsafe { File::from_raw_fd(descriptor) }),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 mod cases;
 mod crypt;
 pub mod disk;
-mod extents;
+pub mod extents;
 mod io_uring;
 mod knfsd;
 pub mod page;
@@ -69,6 +69,9 @@ pub struct ScenariosArgs {
     /// Load a file system's module only when the tool is running: it has to attach then.
     #[arg(long, requires = "shared_tool", conflicts_with = "no_tool")]
     modules_later: bool,
+    /// Let the tool compare lost bytes in memory with the disk, and hold it to what it proves.
+    #[arg(long, conflicts_with = "no_tool")]
+    verify: bool,
     /// Check the kernel's answers and the disk only, without the tool.
     #[arg(long)]
     no_tool: bool,
@@ -197,6 +200,7 @@ impl ScenariosArgs {
             program: program.clone(),
             tier: self.tier.clone(),
             source,
+            verify: self.verify,
         };
         self.source
             .iter()
@@ -411,7 +415,7 @@ fn play(
     shared: bool,
 ) -> Vec<Done> {
     let begin = Instant::now();
-    let running: Result<Vec<Running>> = match early {
+    let mut running: Result<Vec<Running>> = match early {
         Some(early) => early.map(|running| vec![running]),
         None => {
             let flags = group[0].scenario.flags(shared);
@@ -425,11 +429,11 @@ fn play(
         }
         let begin = Instant::now();
         let (mut notes, mut storage_errors) = (Vec::new(), Vec::new());
-        let losses = match &running {
+        let losses = match &mut running {
             Err(error) => Err(again(error)),
-            Ok(_) => volumes
+            Ok(running) => volumes
                 .turn_to(*story)
-                .and_then(|volume| lose(*story, volume, &mut notes))
+                .and_then(|volume| lose(*story, volume, tools, running, &mut notes))
                 .map(|(losses, claims)| {
                     storage_errors = claims;
                     losses
@@ -500,7 +504,7 @@ impl WholeRun {
         }
         let volume = volume?;
         for (tool, report) in tools.iter().zip(reports.as_ref().map_err(again)?) {
-            let judged = self.judge(played, volume, report);
+            let judged = self.judge(played, volume, report, tool.verify);
             match (tools, &tool.source) {
                 ([_], _) => judged?,
                 (_, Source::Dtrace(_)) => judged.context(NotByDtrace)?,
@@ -510,7 +514,13 @@ impl WholeRun {
         Ok(())
     }
 
-    fn judge(&self, played: &mut Played, volume: &mut Volume, report: &Report) -> Result<()> {
+    fn judge(
+        &self,
+        played: &mut Played,
+        volume: &mut Volume,
+        report: &Report,
+        verify: bool,
+    ) -> Result<()> {
         let losses = match &played.losses {
             Ok(Some(losses)) => losses,
             _ => return Ok(()),
@@ -522,7 +532,17 @@ impl WholeRun {
             incidents.extend(report.incidents_below(&volume.on_server(&folder)?));
         }
         let held = verdict::hold_to_account(volume, losses, &incidents, &mut played.notes)
-            .and_then(|()| verdict::hold_to_storage_errors(report, &played.storage_errors));
+            .and_then(|()| verdict::hold_to_storage_errors(report, &played.storage_errors))
+            .and_then(|()| match verify {
+                true => {
+                    let excuses = played.story.scenario.unprovable();
+                    let notes = &mut played.notes;
+                    verdict::hold_to_proof(volume, losses, &incidents, excuses, notes)?;
+                    let saved = &report.saved;
+                    verdict::hold_to_rescue(volume, losses, &incidents, saved, excuses, notes)
+                }
+                false => Ok(()),
+            });
         // What was dropped explains what is missing.
         let complete = report.complete();
         match (held, complete) {
@@ -545,13 +565,25 @@ fn progress(story: Story) {
 fn lose(
     story: Story,
     volume: &mut Volume,
+    tools: &[Tool],
+    running: &mut [Running],
     notes: &mut Vec<String>,
 ) -> Result<(verdict::Losses, Vec<StorageClaim>)> {
     let mut world = World::new(volume, &story.folder())?;
     let played = (story.scenario.play)(&mut world);
+    let left = world.left();
     let (points, storage_errors, mut seen) = world.into_points();
     notes.append(&mut seen);
     played?;
+    // It compares what is in memory: that is gone once the disk is read, which unmounts it.
+    for (tool, running) in tools.iter().zip(running) {
+        if tool.verify {
+            for claim in points.iter().filter_map(|point| point.truth.incident()) {
+                running.wait_for_incident(claim)?;
+            }
+        }
+    }
+    drop(left);
     let losses = verdict::read_the_disk(volume, &points, notes)?;
     Ok((losses, storage_errors))
 }

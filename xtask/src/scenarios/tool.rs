@@ -24,6 +24,8 @@ const START: Duration = Duration::from_secs(180);
 const START_DTRACE: Duration = Duration::from_secs(600);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
+/// An incident is shown that long after the call at the latest, compared or not.
+const VERIFIED: Duration = Duration::from_secs(5);
 const STOP: Duration = Duration::from_secs(30);
 
 /// How the tool is started.
@@ -35,6 +37,8 @@ pub struct Tool {
     pub tier: String,
     /// Where it has its facts from.
     pub source: Source,
+    /// `--verify`, and `--rescue` into a directory of its own.
+    pub verify: bool,
 }
 
 /// Where the tool has its facts from.
@@ -52,6 +56,8 @@ pub struct Running {
     stdout: ChildStdout,
     stderr: File,
     seen: Vec<u8>,
+    /// Where it saves lost bytes.
+    vault: Option<tempfile::TempDir>,
 }
 
 /// What it said from start to stop.
@@ -60,12 +66,54 @@ pub struct Report {
     pub incidents: Vec<Value>,
     /// What befell disks and filesystems.
     pub storage_errors: Vec<Value>,
+    /// What it saved.
+    pub saved: Vec<Saved>,
     /// The stop record.
     pub stop: Value,
     /// Exit status.
     pub status: Option<i32>,
     /// All lines and the standard error, for people.
     pub transcript: String,
+}
+
+/// A directory of saved bytes.
+pub struct Saved {
+    /// Its manifest.
+    pub manifest: Value,
+    /// Bytes as memory had them, by the place of the first in the file.
+    pub memory: Vec<(u64, Vec<u8>)>,
+}
+
+impl Saved {
+    fn all(vault: &Path) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(vault)? {
+            all.push(Self::read(&entry?.path())?);
+        }
+        Ok(all)
+    }
+
+    fn read(directory: &Path) -> Result<Self> {
+        let manifest = std::fs::read(directory.join("manifest.json"))
+            .with_context(|| format!("what was saved in {}", directory.display()))?;
+        let manifest: Value = serde_json::from_slice(&manifest)?;
+        let mut memory = Vec::new();
+        for saved in manifest["saved"].as_array().into_iter().flatten() {
+            let file = saved["memory_file"].as_str().unwrap_or_default();
+            let start = saved["start"].as_u64().unwrap_or_default();
+            memory.push((start, std::fs::read(directory.join(file))?));
+        }
+        Ok(Self { manifest, memory })
+    }
+
+    /// The page of this number, if it was saved whole.
+    pub fn page(&self, page: u64) -> Option<&[u8]> {
+        let wanted = page * BLOCK as u64;
+        self.memory.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(wanted.checked_sub(*start)?).ok()?;
+            bytes.get(from..from + BLOCK)
+        })
+    }
 }
 
 impl Report {
@@ -119,6 +167,10 @@ impl Tool {
                 .args(["--source", "dtrace", "--dtrace-path"])
                 .arg(program);
         }
+        let vault = self.verify.then(tempfile::tempdir).transpose()?;
+        if let Some(vault) = &vault {
+            command.arg("--verify").arg("--rescue").arg(vault.path());
+        }
         let stderr = tempfile::tempfile()?;
         command
             .args(more)
@@ -144,6 +196,7 @@ impl Tool {
             stdout,
             stderr,
             seen: Vec::new(),
+            vault,
         };
         let patience = match self.source {
             Source::Ebpf => START,
@@ -208,8 +261,38 @@ impl Running {
         Ok(())
     }
 
-    /// False at the end of its output.
-    fn read_some(&mut self, deadline: Instant) -> Result<bool> {
+    /// Waits a short while for the incident about this call. One that does not come is for the
+    /// verdict to complain about.
+    pub fn wait_for_incident(&mut self, claim: &Claim) -> Result<()> {
+        let deadline = Instant::now() + VERIFIED;
+        let is_it = |line: &[u8]| {
+            serde_json::from_slice(line)
+                .is_ok_and(|record: Value| record["type"] == "incident" && is_about(&record, claim))
+        };
+        while !self.seen.split(|&byte| byte == b'\n').any(is_it) {
+            if !self.has_more(deadline) || !self.read_some(deadline)? {
+                return Ok(());
+            }
+        }
+        self.wait_for_rescue(&is_it, deadline);
+        Ok(())
+    }
+
+    /// It says of each incident, when it has been shown, what was saved.
+    fn wait_for_rescue(&mut self, is_it: &impl Fn(&[u8]) -> bool, deadline: Instant) {
+        let line = self
+            .seen
+            .split(|&byte| byte == b'\n')
+            .find(|line| is_it(line));
+        let record: Option<Value> = line.and_then(|line| serde_json::from_slice(line).ok());
+        let said = format!("incident {}: ", record.unwrap_or_default()["incident"]);
+        while self.vault.is_some() && Instant::now() < deadline && !self.said().contains(&said) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether it says something, or ends, before this time.
+    fn has_more(&self, deadline: Instant) -> bool {
         let left = deadline
             .saturating_duration_since(Instant::now())
             .as_millis() as i32;
@@ -219,7 +302,12 @@ impl Running {
             revents: 0,
         };
         // SAFETY: one pollfd, valid during the call.
-        if unsafe { libc::poll(&raw mut poll, 1, left) } == 0 {
+        unsafe { libc::poll(&raw mut poll, 1, left) != 0 }
+    }
+
+    /// False at the end of its output.
+    fn read_some(&mut self, deadline: Instant) -> Result<bool> {
+        if !self.has_more(deadline) {
             bail!("msync-trace is silent: {}", self.said());
         }
         let mut buffer = [0; 65536];
@@ -274,7 +362,9 @@ impl Running {
             // Whether it is excused or not.
             println!("    this run is not complete: {}", stop["lost"]);
         }
+        let saved = self.vault.as_ref().map(|vault| Saved::all(vault.path()));
         Ok(Report {
+            saved: saved.transpose()?.unwrap_or_default(),
             incidents: of_type("incident"),
             storage_errors: of_type("storage_error"),
             stop,
@@ -489,6 +579,7 @@ mod tests {
     #[test]
     fn only_programs_skipped_by_a_newer_kernel_may_be_missing() {
         let stopped = |complete: bool, cause: &str, missing: Value| Report {
+            saved: Vec::new(),
             storage_errors: Vec::new(),
             incidents: Vec::new(),
             stop: json!({

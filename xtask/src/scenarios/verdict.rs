@@ -1,18 +1,21 @@
 //! Compares what the disk has with what the scenario expects and with what the tool said.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::tool::{self, Place, Report};
+use super::page::Stamp;
+use super::tool::{self, Place, Report, Saved};
 use super::volume::Volume;
 use super::world::{Claim, Point, StorageClaim, Truth};
 
 /// What the disk lost at a point, and the tool has to report.
 pub struct Loss {
     to: LiedTo,
+    /// The story waited for its incident, so that memory still had the bytes.
+    waited_for: bool,
     path: PathBuf,
     /// Where the file is mounted and on which device, as a program sees it; `None` where it sees
     /// something else than the volume.
@@ -21,6 +24,8 @@ pub struct Loss {
     lost: BTreeSet<u64>,
     /// Pages whose last write failed.
     refused: BTreeSet<u64>,
+    /// What programs had stored.
+    stored: BTreeMap<u64, Stamp>,
 }
 
 /// Whose call gave success.
@@ -35,10 +40,12 @@ impl Loss {
     fn at(volume: &Volume, point: &Point, claim: &Claim, lost: BTreeSet<u64>) -> Self {
         Self {
             to: LiedTo::Program(claim.clone()),
+            waited_for: point.truth.incident().is_some(),
             path: point.path.clone(),
             place: Place::of(volume).filter(|_| point.path == point.on_disk),
             lost,
             refused: point.refused_pages(volume),
+            stored: point.stored(),
         }
     }
 }
@@ -110,10 +117,12 @@ pub fn read_the_disk(
                 );
                 losses.push(Loss {
                     to: LiedTo::Server,
+                    waited_for: false,
                     path: volume.on_server(&point.path)?,
                     place: None,
                     lost,
                     refused: point.refused_pages(volume),
+                    stored: point.stored(),
                 });
             }
             Truth::LostWithoutPromise(file) => {
@@ -155,6 +164,84 @@ pub fn hold_to_account(
         incidents.len(),
         serde_json::to_string(incidents)?
     );
+    Ok(())
+}
+
+/// Holds the tool to what it proved by comparing memory with the disk: never that lost bytes are
+/// there, and that they are not, where memory still had them. `excuses`: why it may not know.
+pub fn hold_to_proof(
+    volume: &Volume,
+    losses: &[Loss],
+    incidents: &[Value],
+    excuses: &[&str],
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for loss in losses {
+        for incident in loss.incidents(volume, incidents)? {
+            let verified = &incident["verified"];
+            let reason = &incident["comparison"]["reason"];
+            notes.push(format!("verified: {verified} {reason}"));
+            ensure!(
+                verified == "differs" || verified == "unknown",
+                "verified is {verified} of lost pages {}: {incident}",
+                list(&loss.lost)
+            );
+            let excused = excuses.iter().any(|excuse| reason == excuse);
+            let provable =
+                loss.waited_for && volume.kind.shows_lost_bytes() && incident["in_memory"] != "no";
+            ensure!(
+                !provable || excused || verified == "differs",
+                "verified is {verified} of bytes that memory has: {incident}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Holds the tool to what it saved: lost bytes as the program had stored them, and nothing else in
+/// their place. See [`hold_to_proof`].
+pub fn hold_to_rescue(
+    volume: &Volume,
+    losses: &[Loss],
+    incidents: &[Value],
+    saved: &[Saved],
+    excuses: &[&str],
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    for loss in losses {
+        for incident in loss.incidents(volume, incidents)? {
+            let reason = &incident["comparison"]["reason"];
+            let excused = !loss.waited_for || excuses.iter().any(|excuse| reason == excuse);
+            let about = |saved: &&Saved| saved.manifest["incident"] == incident["incident"];
+            let (mut right, mut wrong) = (BTreeSet::new(), BTreeSet::new());
+            for (page, bytes) in saved.iter().filter(about).flat_map(|saved| {
+                let pages = loss.lost.iter();
+                pages.filter_map(|page| Some((*page, saved.page(*page)?)))
+            }) {
+                match loss
+                    .stored
+                    .get(&page)
+                    .is_some_and(|stamp| stamp.bytes(page) == bytes)
+                {
+                    true => right.insert(page),
+                    false => wrong.insert(page),
+                };
+            }
+            notes.push(format!("saved of the lost pages: {}", list(&right)));
+            ensure!(
+                wrong.is_empty() || excused,
+                "saved, but not what was stored in pages {}: {incident}",
+                list(&wrong)
+            );
+            let expected = volume.kind.can_be_saved() && incident["in_memory"] != "no";
+            ensure!(
+                !expected || excused || right == loss.lost,
+                "memory has lost pages {}, but only {} were saved: {incident}",
+                list(&loss.lost),
+                list(&right)
+            );
+        }
+    }
     Ok(())
 }
 

@@ -2,9 +2,9 @@
 //! small, tracers that come and go. What must hold then is that no loss is missed without a word.
 
 mod cases;
-mod disk;
-mod sync_loops;
-mod tracer;
+pub mod disk;
+pub mod sync_loops;
+pub mod tracer;
 
 use std::{path::PathBuf, time::Instant};
 

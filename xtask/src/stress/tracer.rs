@@ -28,6 +28,8 @@ pub struct Report {
     pub incidents: Vec<Value>,
     /// The stop record.
     pub stop: Value,
+    /// Its standard error.
+    pub complaints: String,
     /// Most memory that was resident, MiB.
     pub peak_mib: f64,
 }
@@ -36,7 +38,18 @@ impl Tracer {
     /// Starts it, to report what is lost below a directory, with further arguments of `trace`; waits
     /// until it is attached.
     pub fn start(program: &Path, below: &Path, more: &[&str]) -> Result<Self> {
-        let mut tracer = Self::spawn(program, below, more)?;
+        Self::spawn(program, below, more)?.attached()
+    }
+
+    /// The same, keeping everything in a record.
+    pub fn record(program: &Path, record: &Path, below: &Path) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("record").arg(record);
+        Self::run(command, below, &[])?.attached()
+    }
+
+    fn attached(self) -> Result<Self> {
+        let mut tracer = self;
         let deadline = Instant::now() + PATIENCE;
         while !tracer.said()?.contains("\"type\":\"start\"") {
             if tracer.child.try_wait()?.is_some() || Instant::now() > deadline {
@@ -49,9 +62,16 @@ impl Tracer {
 
     /// Starts it, and does not wait.
     pub fn spawn(program: &Path, below: &Path, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("trace");
+        Self::run(command, below, more)
+    }
+
+    fn run(mut command: Command, below: &Path, more: &[&str]) -> Result<Self> {
         let (out, errors) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let child = Command::new(program)
-            .args(["trace", "-o", "json", "--path"])
+        let program = command.get_program().to_owned();
+        let child = command
+            .args(["-o", "json", "--path"])
             .arg(below)
             .args(more)
             .stdin(Stdio::null())
@@ -102,6 +122,7 @@ impl Tracer {
         Ok(Report {
             incidents,
             stop,
+            complaints: self.complaints()?,
             peak_mib: peak_kib / 1024.0,
         })
     }

@@ -33,6 +33,7 @@ pub(super) struct Config {
     pub include_async: bool,
     pub tier: Option<Tier>,
     pub ring_bytes: u32,
+    pub pin: bool,
     pub queue: usize,
 }
 
@@ -215,6 +216,7 @@ impl Values {
             include_async,
             tier: tier.tier(),
             ring_bytes: self.parsed("ring_size", parse_ring_size)?,
+            pin: self.is_on("pin"),
             queue: self.number("queue")? as usize,
         })
     }

@@ -3,7 +3,7 @@
 use super::{Context, markup::Markup, spell};
 use crate::{
     model::ToldWho,
-    schema::{Asked, BytesNow, Report, WallTime, Word},
+    schema::{Asked, BytesNow, Report, WallTime},
 };
 
 /// The first sentence, and how it looks.
@@ -274,22 +274,13 @@ pub(super) fn swatch(page: &mut Markup, class: &str) {
 
 /// What the report was narrowed to, if it was.
 fn asked(page: &mut Markup, asked: &Asked, context: &Context<'_>) {
-    let list = |words: &[String]| words.join(", ");
-    let numbers: Vec<String> = asked.pid.iter().map(u32::to_string).collect();
-    let told: Vec<String> = asked.told.iter().map(|who| who.word().to_owned()).collect();
     let time =
         |at: Option<WallTime>| at.map_or_else(String::new, |at| spell::moment(at, context.zone));
-    let narrowed = [
-        ("since", time(asked.since)),
-        ("until", time(asked.until)),
-        ("path", list(&asked.path)),
-        ("device", list(&asked.dev)),
-        ("host", list(&asked.host)),
-        ("pid", list(&numbers)),
-        ("comm", list(&asked.comm)),
-        ("errno", list(&asked.errno)),
-        ("told", list(&told)),
-    ];
+    let times = [("since", time(asked.since)), ("until", time(asked.until))];
+    let names = asked
+        .names()
+        .map(|(name, values)| (name, values.join(", ")));
+    let narrowed = [&times[..], &names[..]].concat();
     if narrowed.iter().all(|(_, value)| value.is_empty()) {
         return;
     }

@@ -342,21 +342,7 @@ fn asked(asked: &Asked, style: &ReportStyle) -> Vec<String> {
     if let Some(until) = asked.until {
         lines.push(format!("before {}", spell(until, style)));
     }
-    let pids: Vec<String> = asked.pid.iter().map(ToString::to_string).collect();
-    let told: Vec<String> = asked
-        .told
-        .iter()
-        .map(|told| told.word().to_owned())
-        .collect();
-    for (what, values) in [
-        ("path", &asked.path),
-        ("device", &asked.dev),
-        ("host", &asked.host),
-        ("pid", &pids),
-        ("comm", &asked.comm),
-        ("error", &asked.errno),
-        ("told", &told),
-    ] {
+    for (what, values) in asked.names() {
         if !values.is_empty() {
             let values: Vec<String> = values.iter().map(|v| escape(v.as_bytes())).collect();
             lines.push(format!("{what} {}", values.join(" or ")));

@@ -59,7 +59,7 @@ impl Asking<'_> {
             kind: ReportType::Report,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             made,
-            asked: self.question.asked(),
+            asked: self.question.asked.clone(),
             summary,
             incidents_left_out: self.found.len() as u64 - incidents.len() as u64,
             incidents,

@@ -233,7 +233,8 @@ pub(super) fn changes(
         while let Some(row) = rows.next()? {
             let wall = WallTime(row.get(2)?);
             let place = place(found, base + nth, row.get(0)?);
-            let Some(place) = place.filter(|_| question.until.is_none_or(|until| wall < until))
+            let Some(place) =
+                place.filter(|_| question.asked.until.is_none_or(|until| wall < until))
             else {
                 continue;
             };

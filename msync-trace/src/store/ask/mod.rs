@@ -12,17 +12,19 @@ mod story;
 mod timeline;
 mod wanted;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    array,
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+};
 
 use rusqlite::Connection;
 
 use self::{
     found::{Files, Found, Lost, Now},
     runs::Run,
-    scan::{Kind, Row},
+    scan::{Kind, Row, SHARDS},
     story::{Event, Stories},
     timeline::{Entry, Timeline},
-    wanted::Names,
 };
 use super::{Reader, StoreError, read};
 use crate::{
@@ -31,6 +33,7 @@ use crate::{
     schema::{self, BytesNow, LossState, Name, Report, TimelineKind, Totals, WallTime},
 };
 
+pub(super) use wanted::Names;
 pub use wanted::{Limits, Question};
 
 /// A report, and what could not be read.
@@ -51,12 +54,13 @@ pub struct Progress {
     pub of: u64,
 }
 
-/// Stories that are told of all inodes together, about, before those that end alike become one.
-const STORIES: usize = 200_000;
+/// Stories that are told of all inodes of a shard together, about, before those that end alike become
+/// one.
+const STORIES: usize = 200_000 / SHARDS;
 /// So many are told of one inode at least, and at most.
 const STORIES_OF_INODE: (usize, usize) = (16, 4096);
-/// From so many inodes on, those that came to nothing are forgotten now and then.
-const INODES: usize = 1 << 15;
+/// From so many inodes of a shard on, those that came to nothing are forgotten now and then.
+const INODES: usize = (1 << 15) / SHARDS;
 
 /// Answers from these records. `made` is when; `progress` is told how far it is, now and then.
 pub fn ask(
@@ -142,9 +146,13 @@ impl Known {
 #[derive(Debug, Default)]
 struct Slot {
     inode: i64,
+    /// Its first fact.
+    since: i64,
     stories: Stories,
     /// Its file, if that has incidents.
     file: Option<usize>,
+    /// Of that file, while this run is read; if it is listed.
+    timeline: Option<Timeline>,
     /// Incidents and repeats that its timeline has not come to yet.
     pending: VecDeque<Entry>,
 }
@@ -289,18 +297,16 @@ impl<'a> Asking<'a> {
         let open = move || read::shared_or_alone(&path);
         let facts = self.runs[run].facts;
         let wanted = self.wanted_inodes(run)?;
-        let mut replay = Replay::new(self, run, wanted);
+        let replays = self.replays(run, wanted.as_deref());
         let mut seen = 0;
-        let read = scan::all(&open, facts, |rows| {
-            seen += rows.len() as u64;
-            for row in rows {
-                replay.take(row);
-            }
-            progressed.facts += rows.len() as u64;
+        let (replays, read) = scan::all(&open, facts, replays, |facts| {
+            seen += facts;
+            progressed.facts += facts;
             progress(*progressed);
         });
         // What was read before an error counts.
-        let slots = replay.finish();
+        let mut slots: Vec<Slot> = replays.into_iter().flat_map(Replay::finish).collect();
+        slots.sort_unstable_by_key(|slot| (slot.since, slot.inode));
         self.runs[run].report.facts = seen;
         self.end_of_run(run, slots)?;
         read
@@ -350,8 +356,11 @@ impl<'a> Asking<'a> {
     /// Takes over what the facts of a run say about its files.
     fn end_of_run(&mut self, run: usize, slots: Vec<Slot>) -> rusqlite::Result<()> {
         let mut listed = self.known.iter().filter(|known| known.chosen).count();
-        for slot in slots {
+        for mut slot in slots {
             if let Some(file) = slot.file {
+                if let Some(timeline) = slot.timeline.take() {
+                    self.known[file].timeline = Some(timeline);
+                }
                 self.take_over(run, file, &slot);
             } else if self.is_trouble(run, &slot.stories) {
                 if listed >= self.question.limits.files {
@@ -371,7 +380,7 @@ impl<'a> Asking<'a> {
     fn is_trouble(&self, run: usize, stories: &Stories) -> bool {
         let last = self.runs[run].clock.wall(stories.last_failed);
         !self.question.narrows_incidents()
-            && self.question.since.is_none_or(|since| since <= last)
+            && self.question.asked.since.is_none_or(|since| since <= last)
             && stories.outstanding()
     }
 
@@ -438,7 +447,7 @@ impl<'a> Asking<'a> {
         let lost = known.lost.get(&run).map_or(&none, |lost| &lost.0);
         for (range, story) in stories.iter() {
             let ended = story.ended.map(|at| clock.moment(at));
-            let over = ended.zip(self.question.since);
+            let over = ended.zip(self.question.asked.since);
             if over.is_some_and(|(ended, since)| ended.time < since) {
                 continue;
             }
@@ -501,64 +510,76 @@ fn pieces(range: ByteRange, lost: &IntervalMap<Now>) -> Vec<(ByteRange, bool)> {
     pieces
 }
 
-/// The facts of one run, taken in one after the other.
+/// The facts of some inodes in one run, taken in one after the other.
 struct Replay<'r> {
     run: usize,
     /// Facts from this kernel time on are after the window; those before `since` only show what
     /// was outstanding when it began.
     until: u64,
     since: u64,
-    known: &'r mut [Known],
-    wanted: Option<Vec<bool>>,
+    wanted: Option<&'r [bool]>,
     /// What is known before the first fact of an inode.
     prepared: HashMap<i64, Slot>,
     /// Where the slot of an inode is, plus one; 0: none.
     index: Vec<u32>,
     slots: Vec<Slot>,
+    /// Stories that are told of each of them.
+    stories: usize,
     /// When to look next for slots that are not needed.
     sweep_at: usize,
 }
 
-impl<'r> Replay<'r> {
-    fn new(asking: &'r mut Asking<'_>, run: usize, wanted: Option<Vec<bool>>) -> Self {
-        let prepared = prepare(asking, run);
-        let (question, clock) = (asking.question, &asking.runs[run].clock);
+impl Asking<'_> {
+    /// Those who take in the facts of a run.
+    fn replays<'r>(&mut self, run: usize, wanted: Option<&'r [bool]>) -> [Replay<'r>; SHARDS] {
+        let (question, clock) = (self.question, &self.runs[run].clock);
         let bound =
             |time: Option<WallTime>, none| time.map_or(none, |time| clock.kernel_time(time));
-        Self {
+        let (since, until) = (
+            bound(question.asked.since, 0),
+            bound(question.asked.until, u64::MAX),
+        );
+        let mut prepared: [HashMap<i64, Slot>; SHARDS] = array::from_fn(|_| HashMap::new());
+        for (inode, slot) in prepare(self, run) {
+            prepared[scan::shard(inode)].insert(inode, slot);
+        }
+        prepared.map(|prepared| Replay {
             run,
-            until: bound(question.until, u64::MAX),
-            since: bound(question.since, 0),
-            known: &mut asking.known,
+            until,
+            since,
             wanted,
             prepared,
             index: Vec::new(),
             slots: Vec::new(),
+            stories: STORIES_OF_INODE.1,
             sweep_at: INODES,
-        }
+        })
     }
+}
 
+impl scan::Take for Replay<'_> {
     fn take(&mut self, row: &Row) {
-        let Some(inode) = row.inode.filter(|_| row.at < self.until) else {
+        if row.at >= self.until {
+            return;
+        }
+        let Some(place) = self.slot(row) else {
             return;
         };
-        let Some(place) = self.slot(inode) else {
-            return;
-        };
-        let limit = (STORIES / self.slots.len()).clamp(STORIES_OF_INODE.0, STORIES_OF_INODE.1);
         let slot = &mut self.slots[place];
-        let file = slot.file.map(|file| &mut self.known[file]);
-        if let Some(timeline) = file.and_then(|file| file.timeline.as_mut())
+        if let Some(timeline) = &mut slot.timeline
             && self.since <= row.at
         {
             show(timeline, &mut slot.pending, self.run, row);
         }
-        tell(&mut slot.stories, row, limit);
+        tell(&mut slot.stories, row, self.stories);
     }
+}
 
-    fn slot(&mut self, inode: i64) -> Option<usize> {
+impl Replay<'_> {
+    fn slot(&mut self, row: &Row) -> Option<usize> {
+        let inode = row.inode;
         let nth = usize::try_from(inode).ok()?;
-        if let Some(wanted) = &self.wanted
+        if let Some(wanted) = self.wanted
             && wanted.get(nth) != Some(&true)
         {
             return None;
@@ -574,7 +595,12 @@ impl<'r> Replay<'r> {
                 inode,
                 ..Slot::default()
             });
-            self.slots.push(slot);
+            self.slots.push(Slot {
+                since: row.fact,
+                ..slot
+            });
+            self.stories =
+                (STORIES / self.slots.len()).clamp(STORIES_OF_INODE.0, STORIES_OF_INODE.1);
             self.index[nth] = u32::try_from(self.slots.len()).ok()?;
         }
         Some(self.index[nth] as usize - 1)
@@ -598,13 +624,11 @@ impl<'r> Replay<'r> {
         let Self {
             mut slots,
             prepared,
-            known,
             ..
         } = self;
         slots.extend(prepared.into_values());
         for slot in &mut slots {
-            let file = slot.file.map(|file| &mut known[file]);
-            if let Some(timeline) = file.and_then(|file| file.timeline.as_mut()) {
+            if let Some(timeline) = &mut slot.timeline {
                 slot.pending.drain(..).for_each(|entry| timeline.add(entry));
             }
         }
@@ -619,7 +643,8 @@ fn prepare(asking: &mut Asking<'_>, run: usize) -> HashMap<i64, Slot> {
     for (&(record, inode), &file) in &asking.by_inode {
         if record == this.record && asking.files.ids[file].is_of(this) {
             let slot = slots.entry(inode).or_default();
-            (slot.inode, slot.file) = (inode, Some(file));
+            (slot.inode, slot.since, slot.file) = (inode, i64::MAX, Some(file));
+            slot.timeline = asking.known[file].timeline.take();
         }
     }
     for (place, it) in asking.found.iter().enumerate() {

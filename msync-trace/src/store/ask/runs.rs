@@ -91,8 +91,8 @@ pub(super) fn load(
             run.report.ended.unwrap_or(run.report.last_seen),
         );
         question.wants_host(run.report.host.as_deref())
-            && question.since.is_none_or(|since| since <= end)
-            && question.until.is_none_or(|until| began < until)
+            && question.asked.since.is_none_or(|since| since <= end)
+            && question.asked.until.is_none_or(|until| began < until)
     });
     for run in &mut runs {
         fill(connection, run, question)?;
@@ -176,10 +176,11 @@ fn fill(connection: &Connection, run: &mut Run, question: &Question) -> rusqlite
     if let Some((before, incidents)) = trim {
         let before = run.clock.wall(before);
         run.report.deleted_before = Some(before);
-        run.trimmed = incidents > 0 && question.since.is_none_or(|since| since < before);
+        run.trimmed = incidents > 0 && question.asked.since.is_none_or(|since| since < before);
     }
     let seen_to_the_end = run.report.ended.is_some()
         || question
+            .asked
             .until
             .is_some_and(|until| until <= run.report.last_seen);
     let report = &mut run.report;
@@ -193,8 +194,8 @@ fn fill(connection: &Connection, run: &mut Run, question: &Question) -> rusqlite
 
 /// Whether a hole lies in the window.
 fn matters(gap: &RecordGap, question: &Question) -> bool {
-    question.until.is_none_or(|until| gap.since < until)
-        && (question.since).is_none_or(|since| gap.until.is_none_or(|end| since <= end))
+    question.asked.until.is_none_or(|until| gap.since < until)
+        && (question.asked.since).is_none_or(|since| gap.until.is_none_or(|end| since <= end))
 }
 
 /// What was not seen until the end of the window: what was missed before it began can be missing in it.
@@ -205,7 +206,7 @@ fn losses(connection: &Connection, run: &Run, question: &Question) -> rusqlite::
     let mut counts: BTreeMap<LossCause, u64> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let at = WallTime(row.get(2)?);
-        if question.until.is_some_and(|until| until <= at) {
+        if question.asked.until.is_some_and(|until| until <= at) {
             continue;
         }
         let cause: String = row.get(0)?;

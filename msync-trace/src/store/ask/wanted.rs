@@ -2,39 +2,18 @@
 //!
 //! What is not known cannot exclude: a path that could not be found must not hide a loss.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use crate::{
     model::{Errno, ToldWho},
     schema::{Asked, PathFrom, WallTime, parse_dev, spell_dev},
 };
 
-/// What a report is asked for. Within one kind any value will do, and every kind that is given must
-/// fit.
+/// What a report is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// From when on.
-    pub since: Option<WallTime>,
-    /// Until before when.
-    pub until: Option<WallTime>,
-    /// Files, and directories with all below, as the recorded machine spells them.
-    pub path: Vec<PathBuf>,
-    /// Devices: `sdb1`, `/dev/sdb1`, `8:17`.
-    pub dev: Vec<String>,
-    /// Host names.
-    pub host: Vec<String>,
-    /// Processes that were lied to.
-    pub pid: Vec<u32>,
-    /// Names of threads that were lied to.
-    pub comm: Vec<String>,
-    /// Errors by symbol or number.
-    pub errno: Vec<String>,
-    /// Who had been told.
-    pub told: Vec<ToldWho>,
+    /// What belongs to it.
+    pub asked: Asked,
     /// How much is listed.
     pub limits: Limits,
 }
@@ -75,73 +54,54 @@ impl Limits {
 
 /// A name, as far as a record says it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names<'a> {
-    pub(super) path: Option<&'a [u8]>,
-    pub(super) path_from: Option<PathFrom>,
-    pub(super) device: Option<&'a str>,
-    pub(super) dev: Option<&'a str>,
+pub(in crate::store) struct Names<'a> {
+    pub(in crate::store) path: Option<&'a [u8]>,
+    pub(in crate::store) path_from: Option<PathFrom>,
+    pub(in crate::store) device: Option<&'a str>,
+    pub(in crate::store) dev: Option<&'a str>,
 }
 
 impl Question {
-    /// As the report says what it was asked for.
-    #[must_use]
-    pub fn asked(&self) -> Asked {
-        Asked {
-            since: self.since,
-            until: self.until,
-            path: self
-                .path
-                .iter()
-                .map(|p| p.to_string_lossy().into_owned())
-                .collect(),
-            dev: self.dev.clone(),
-            host: self.host.clone(),
-            pid: self.pid.clone(),
-            comm: self.comm.clone(),
-            errno: self.errno.clone(),
-            told: self.told.clone(),
-        }
-    }
-
     /// Whether only some incidents are wanted: then a file without one is not.
     pub(super) fn narrows_incidents(&self) -> bool {
-        !(self.pid.is_empty()
-            && self.comm.is_empty()
-            && self.errno.is_empty()
-            && self.told.is_empty())
+        !(self.asked.pid.is_empty()
+            && self.asked.comm.is_empty()
+            && self.asked.errno.is_empty()
+            && self.asked.told.is_empty())
     }
 
     /// Whether only some files are wanted.
     pub(super) fn narrows_files(&self) -> bool {
-        !(self.path.is_empty() && self.dev.is_empty())
+        !(self.asked.path.is_empty() && self.asked.dev.is_empty())
     }
 
     /// Whether this moment is in the window.
-    pub(super) fn in_window(&self, at: WallTime) -> bool {
-        self.since.is_none_or(|since| since <= at) && self.until.is_none_or(|until| at < until)
+    pub(in crate::store) fn in_window(&self, at: WallTime) -> bool {
+        self.asked.since.is_none_or(|since| since <= at)
+            && self.asked.until.is_none_or(|until| at < until)
     }
 
     /// Whether a run on this host is wanted.
     pub(super) fn wants_host(&self, host: Option<&str>) -> bool {
-        any_fits(&self.host, |wanted| Some(wanted == host?))
+        any_fits(&self.asked.host, |wanted| Some(wanted == host?))
     }
 
     /// Whether a file with these names is wanted.
-    pub(super) fn wants_file(&self, names: Names<'_>) -> bool {
-        any_fits(&self.path, |wanted| fits_path(wanted, names))
-            && any_fits(&self.dev, |wanted| fits_device(wanted, names))
+    pub(in crate::store) fn wants_file(&self, names: Names<'_>) -> bool {
+        any_fits(&self.asked.path, |wanted| fits_path(wanted, names))
+            && any_fits(&self.asked.dev, |wanted| fits_device(wanted, names))
     }
 
     /// Whether an incident of this process is wanted.
-    pub(super) fn wants_process(&self, pid: u32, comm: &[u8]) -> bool {
-        any_fits(&self.pid, |wanted| Some(*wanted == pid))
-            && any_fits(&self.comm, |wanted| Some(wanted.as_bytes() == comm))
+    pub(in crate::store) fn wants_process(&self, pid: u32, comm: &[u8]) -> bool {
+        any_fits(&self.asked.pid, |wanted| Some(*wanted == pid))
+            && any_fits(&self.asked.comm, |wanted| Some(wanted.as_bytes() == comm))
     }
 
     /// Whether an incident with this error and this answer is wanted.
-    pub(super) fn wants_verdict(&self, errno: Errno, told: ToldWho) -> bool {
-        any_fits(&self.errno, |wanted| Some(is_errno(wanted, errno)))
-            && any_fits(&self.told, |wanted| Some(*wanted == told))
+    pub(in crate::store) fn wants_verdict(&self, errno: Errno, told: ToldWho) -> bool {
+        any_fits(&self.asked.errno, |wanted| Some(is_errno(wanted, errno)))
+            && any_fits(&self.asked.told, |wanted| Some(*wanted == told))
     }
 }
 

@@ -108,6 +108,7 @@ impl ToolArgs {
             program,
             tier: self.tier.clone(),
             source: Source::Ebpf,
+            verify: false,
         })
     }
 }
