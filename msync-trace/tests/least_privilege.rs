@@ -10,7 +10,7 @@ use std::{
 };
 
 use msync_trace::check::{
-    confine::{KEPT, confine},
+    confine::{KEPT, KEPT_TO_VERIFY, confine},
     scratch::{Scratch, ScratchError, ScratchFs},
 };
 use serde_json::Value;
@@ -33,8 +33,10 @@ impl Drop for Guard {
     }
 }
 
-fn documented() -> u64 {
-    KEPT.iter().fold(0, |mask, kept| mask | 1 << kept.number)
+fn documented(verifies: bool) -> u64 {
+    let more = KEPT_TO_VERIFY.iter().filter(|_| verifies);
+    let all = KEPT.iter().chain(more);
+    all.fold(0, |mask, kept| mask | 1 << kept.number)
 }
 
 fn field(status: &str, name: &str) -> u64 {
@@ -69,8 +71,15 @@ fn as_nobody(msync: impl Fn() -> bool) -> libc::pid_t {
 
 #[test]
 fn few_privileges_are_kept_and_losses_of_other_users_are_named() {
+    for verifies in [false, true] {
+        a_loss_of_nobody(verifies);
+    }
+}
+
+fn a_loss_of_nobody(verifies: bool) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_msync-trace"))
         .args(["--pin", "-o", "json"])
+        .args(verifies.then_some("--verify"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -91,7 +100,7 @@ fn few_privileges_are_kept_and_losses_of_other_users_are_named() {
     }
     for thread in fs::read_dir(format!("/proc/{}/task", child.0.id())).unwrap() {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
-        let mask = documented();
+        let mask = documented(verifies);
         assert_eq!(sets(&status), [mask, mask, 0, mask, 0], "{status}");
         assert_eq!(field(&status, "NoNewPrivs:"), 1, "{status}");
     }
@@ -113,6 +122,9 @@ fn few_privileges_are_kept_and_losses_of_other_users_are_named() {
         let path = incident["file"]["path"].as_str().unwrap();
         assert!(path.ends_with("/tried-again"), "{incident:#}");
         assert!(incident["file"]["mount"].is_string(), "{incident:#}");
+        if verifies {
+            assert_eq!(incident["verified"], "differs", "{incident:#}");
+        }
         Ok(())
     })
     .join()
@@ -163,13 +175,17 @@ fn threads_that_run_already_give_up_their_privileges_too() {
     let mut seen = 0;
     for thread in fs::read_dir("/proc/self/task").unwrap() {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
-        assert!(sets(&status).iter().all(|set| set & !documented() == 0));
+        assert!(
+            sets(&status)
+                .iter()
+                .all(|set| set & !documented(false) == 0)
+        );
         assert_eq!(field(&status, "NoNewPrivs:"), 1);
         seen += 1;
     }
     assert!(seen > 8);
     let after = std::thread::spawn(|| fs::read_to_string("/proc/thread-self/status").unwrap());
-    assert_eq!(sets(&after.join().unwrap())[0] & !documented(), 0);
+    assert_eq!(sets(&after.join().unwrap())[0] & !documented(false), 0);
     drop(stay);
     for thread in threads {
         let _ = thread.join();

@@ -36,8 +36,10 @@ const LONGEST_FIRST: [&str; 4] = ["7.2", "6.12", "5.10", "6.1"];
 /// everything takes ten times as long there.
 const STAGES: [(&str, &str); 8] = [
     (
+        // And what can still be saved, which takes no further start of the tool.
         "modules loaded later",
-        "scenarios --shared-tool --fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
+        "scenarios --shared-tool --verify --fs ext4,xfs,btrfs --modules-later --tier auto \
+         --only same_descriptor,evicted_inode,given_up",
     ),
     (
         "served",

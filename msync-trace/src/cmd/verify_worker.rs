@@ -148,7 +148,8 @@ fn verdict(findings: &Findings, incident: &IncidentRecord) -> Answer {
             Verified::Unknown
         }
         Verified::Same if drops_lost_pages(incident) => {
-            let why = "this kernel drops what btrfs could not write: it was read from the disk";
+            let why =
+                "this kernel drops what it could not write, so it can have been read from the disk";
             comparison.reason = Some(why.to_owned());
             Verified::Unknown
         }
@@ -165,11 +166,15 @@ pub(super) fn choice(incident: &IncidentRecord) -> Choice {
     }
 }
 
-/// The contents of pages that btrfs could not write are given up, and no page leaves the cache:
-/// `end_extent_writepage` of 5.10 and 6.1, not of 6.12.
+/// The contents of pages are given up, and no page leaves the cache: of all that btrfs could not
+/// write (`end_extent_writepage` of 5.10 and 6.1, not of 6.12), of those that XFS found no place for
+/// (`iomap_writepage_map` of 5.10, not of 6.1).
 fn drops_lost_pages(incident: &IncidentRecord) -> bool {
-    let is_btrfs = incident.file.fs_type.as_deref() == Some("btrfs");
-    is_btrfs && kernel_version() < (6, 12)
+    match incident.file.fs_type.as_deref() {
+        Some("btrfs") => kernel_version() < (6, 12),
+        Some("xfs") => kernel_version() < (6, 1),
+        _ => false,
+    }
 }
 
 /// Of the running kernel: major, minor. (0, 0) if it does not say it in the usual way.

@@ -77,7 +77,6 @@ const UNPROVABLE: &[(&str, &[&str])] = &[
         "opened_after_the_error_was_seen",
         &["no program has it in its page table, and opening the file would drop it"],
     ),
-    ("disk_hangs_when_read", &["the disk did not answer in 1 s"]),
     ("encrypted", &["the file is encrypted on the disk"]),
     ("compressed", &["the bytes are compressed on the disk"]),
 ];
@@ -495,7 +494,7 @@ fn conversion_fails(world: &mut World) -> Result<()> {
 /// The disk that lost the bytes cannot be read either, for a long while: nothing waits for it.
 fn disk_hangs_when_read(world: &mut World) -> Result<()> {
     let (mut victim, _) = told_once(world)?;
-    let late = Effect::Delay { ms: 4000 };
+    let late = Effect::Delay { ms: 2500 };
     let hangs = FaultRule::new(Access::Read, Place::Anywhere, late);
     world.volume.device.fault_device()?.fail(vec![hangs])?;
     let lie = victim.msync(ALL)?.must_be(0)?;
