@@ -1,0 +1,47 @@
+//! The step `packaging`: what is given to others holds what it promises. Units are rated, the package
+//! is looked at and installed.
+
+mod lint;
+mod units;
+
+use anyhow::Result;
+
+use crate::{
+    dist,
+    setup::{self, Group},
+    step::progress,
+    tally::Tally,
+};
+
+/// Makes the packages and tries everything; a test for each promise.
+pub fn run() -> Result<Tally> {
+    setup::ensure(&[Group::Dist, Group::Packaging])?;
+    let mut tests = Tests::default();
+    units::run(&mut tests);
+    let made = dist::make()?;
+    lint::run(&mut tests, &made);
+    Ok(tests.0)
+}
+
+/// Takes the tests in.
+#[derive(Default)]
+pub struct Tests(Tally);
+
+impl Tests {
+    /// Runs a test. An error is its failure.
+    pub fn test(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
+        self.0.add(match run() {
+            Ok(()) => Tally::one_passed(),
+            Err(error) => {
+                progress(&format!("    FAIL {name}: {error:#}"));
+                Tally::one_failed(format!("packaging: {name}: {error:#}"))
+            }
+        });
+    }
+
+    /// Says that a test was not run.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        self.0
+            .add(Tally::one_skipped(format!("packaging: {name}: {why}")));
+    }
+}
