@@ -6,9 +6,9 @@ pub(super) mod events;
 mod filter;
 mod held;
 mod keeping;
-mod plan;
+pub(super) mod plan;
 mod repeats;
-mod session;
+pub(super) mod session;
 mod tally;
 #[cfg(target_os = "linux")]
 mod verify;
@@ -202,6 +202,7 @@ pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
         enricher,
         look_at_clocks,
         keeping: None,
+        exit: session::exit,
     }
 }
 
@@ -242,14 +243,14 @@ pub async fn run<S: FactSource>(
 
 /// Why a trace ended.
 #[derive(Debug)]
-struct End {
-    reason: StopReason,
+pub(super) struct End {
+    pub(super) reason: StopReason,
     command: Option<CommandEnd>,
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 impl End {
-    fn because(reason: StopReason) -> Self {
+    pub(super) fn because(reason: StopReason) -> Self {
         Self {
             reason,
             command: None,
@@ -332,7 +333,7 @@ async fn watch<S: FactSource>(
 }
 
 /// That long; without an end if it is not said how long.
-async fn after(duration: Option<Duration>) {
+pub(super) async fn after(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,

@@ -45,5 +45,5 @@ pub use header::RunHeader;
 pub use queue::Dropped;
 pub use read::{Gap, Reader, RunRow};
 pub use recompute::recompute;
-pub use recorder::{Kept, Recorder};
+pub use recorder::{Kept, Recorder, StoreHealth};
 pub use retention::Limits;
