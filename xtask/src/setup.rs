@@ -48,6 +48,8 @@ pub struct SetupArgs {
     refresh: bool,
 }
 
+pub use yaml::PYTHON as YAML_PYTHON;
+
 /// What a thing is needed for; chosen on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {

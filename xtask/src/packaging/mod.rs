@@ -1,8 +1,12 @@
 //! The step `packaging`: what is given to others holds what it promises. Units are rated, the package
 //! is looked at and installed.
 
+mod clean_root;
+mod kubernetes;
 mod lint;
+mod rules;
 mod units;
+mod yaml;
 
 use anyhow::Result;
 
@@ -18,9 +22,17 @@ pub fn run() -> Result<Tally> {
     setup::ensure(&[Group::Dist, Group::Packaging])?;
     let mut tests = Tests::default();
     units::run(&mut tests);
+    rules::run(&mut tests);
+    kubernetes::run(&mut tests);
     let made = dist::make()?;
     lint::run(&mut tests, &made);
-    Ok(tests.0)
+    let mut tally = tests.0;
+    // SAFETY: geteuid has no preconditions.
+    tally.add(match unsafe { libc::geteuid() } {
+        0 => clean_root::run(&made.package)?,
+        _ => Tally::one_skipped("packaging: clean root: not root"),
+    });
+    Ok(tally)
 }
 
 /// Takes the tests in.
@@ -37,11 +49,5 @@ impl Tests {
                 Tally::one_failed(format!("packaging: {name}: {error:#}"))
             }
         });
-    }
-
-    /// Says that a test was not run.
-    pub fn skip(&mut self, name: &str, why: &str) {
-        self.0
-            .add(Tally::one_skipped(format!("packaging: {name}: {why}")));
     }
 }
