@@ -83,10 +83,9 @@ fn root() -> Result<PathBuf> {
 /// The release that this machine has: its libraries are those that the program was linked with.
 fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
-    let line = release.lines();
-    let name = line.filter_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let name = name
-        .last()
+    let mut lines = release.lines();
+    let name = lines
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .context("this is no Debian: /etc/os-release names no release")?;
     Ok(name.trim_matches('"').to_owned())
 }

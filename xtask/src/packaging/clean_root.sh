@@ -14,11 +14,14 @@ mount -t proc proc /mnt/root/proc
 mount -t tmpfs none /mnt/root/tmp
 cp "$package" /mnt/root/tmp/package.deb
 
+# The clean root becomes the root, as in a container: in a mere chroot paths have two names.
+enter='cd /mnt/root && pivot_root . . && umount -l . && exec chroot . /bin/bash -c "$1"'
+
 # NAME COMMAND: the command is run in the clean root, and has to succeed.
 try() {
     if said=$(env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
         DEBIAN_FRONTEND=noninteractive MANWIDTH=80 \
-        chroot /mnt/root /bin/bash -c "$2" 2>&1); then
+        unshare --mount --propagation private /bin/bash -c "$enter" enter "$2" 2>&1); then
         echo "PASS $1"
     else
         echo "FAIL $1: $(tail -n 5 <<<"$said" | tr '\n' ' ')"

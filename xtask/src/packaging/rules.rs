@@ -10,6 +10,7 @@ use crate::paths;
 
 const PREFIX: &str = "msync_trace_";
 const RULES: &str = "packaging/prometheus/msync-trace.rules.yml";
+const FLEET: &str = "packaging/fleet";
 const DASHBOARD: &str = "packaging/grafana/msync-trace.json";
 
 pub fn run(tests: &mut Tests) {
@@ -18,6 +19,18 @@ pub fn run(tests: &mut Tests) {
     });
     tests.test("promtool test rules", || {
         promtool("test", "msync-trace.test.yml")
+    });
+    tests.test("promtool check config", configuration);
+    tests.test("the examples for fleets are YAML", || {
+        for name in ["vector", "otel-collector", "alertmanager"] {
+            let documents = yaml::read(&read(&format!("{FLEET}/{name}.yaml"))?)?;
+            ensure!(
+                documents.len() == 1,
+                "{name}: {} documents",
+                documents.len()
+            );
+        }
+        Ok(())
     });
     tests.test("alerts ask for metrics that there are", || {
         let missing = unknown(&read(RULES)?, &documented()?);
@@ -45,6 +58,21 @@ fn promtool(what: &str, file: &str) -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    Ok(())
+}
+
+/// The example beside the rules, as they are installed.
+fn configuration() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("prometheus.yml");
+    fs::write(&config, read(&format!("{FLEET}/prometheus.yml"))?)?;
+    fs::write(folder.path().join("msync-trace.rules.yml"), read(RULES)?)?;
+    let output = Command::new("promtool")
+        .args(["check", "config"])
+        .arg(&config)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
     Ok(())
 }
 
