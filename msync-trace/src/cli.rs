@@ -77,6 +77,8 @@ Examples:
       report losses while they happen; Ctrl-C ends both and prints a summary
   ssh db1 sudo dtrace -s /root/msync-trace.d facts | msync-trace ingest -o json > db1.json
       trace a machine on which msync-trace is not installed
+  msync-trace ingest --record db1.db run.mst
+      keep the facts and what followed from them, as record does: msync-trace report db1.db
   msync-trace ingest --path /var/db --calls msync,fsync,fdatasync run.mst
       only files below a directory, as that machine sees it, and all sync calls
 
@@ -87,7 +89,7 @@ that text says so. `msync-trace check` says what the machine it runs on can do.
 Exit status:
   0  complete, and nothing was found
   1  an incident was found
-  2  error: bad usage, or not what a D script of msync-trace prints
+  2  error: bad usage, not what a D script of msync-trace prints, or the record could not be written
   3  nothing was found, but something could not be seen or read: no all-clear";
 
 const CHECK_EXAMPLES: &str = "\
@@ -120,6 +122,20 @@ Exit status:
   0  passed: every loss was reported, as it was
   1  failed: the last lines say what differs
   2  could not run; says what to do (`msync-trace check` says more)";
+
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace detach
+      nothing of msync-trace is left in the kernel: after the last run with --pin, or before the
+      package is removed
+
+What the hooks had seen is forgotten, and said: files with lost bytes, records that nobody had read.
+It refuses to do so while msync-trace traces with them, and names that process. docs/restart.md says
+more.
+
+Exit status:
+  0  nothing is left, or nothing was there
+  2  error: not permitted, or a process traces with them";
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
@@ -256,6 +272,9 @@ pub enum Command {
     /// Lose data on purpose, on a scratch disk, and see whether it is reported as it was
     #[command(after_help = SELFTEST_EXAMPLES)]
     Selftest(SelftestArgs),
+    /// Take away the hooks and maps that `--pin` left in the kernel (Linux)
+    #[command(after_help = DETACH_EXAMPLES)]
+    Detach,
 }
 
 /// What is reported, and how: of `trace` and `ingest`.
@@ -355,6 +374,12 @@ pub struct TraceArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_ring_size)]
     pub ring_size: Option<u32>,
 
+    /// Leave the hooks attached at the end, and begin with what those of the last run saw meanwhile:
+    /// a failure before a restart and the msync after it make one incident (docs/restart.md).
+    /// `msync-trace detach` takes them away
+    #[arg(long)]
+    pub pin: bool,
+
     /// Compare the lost bytes in memory with the disk at once: each incident says whether the disk
     /// really has other bytes (Linux, needs root; docs/rescue.md)
     #[arg(long, help_heading = "Proof and rescue")]
@@ -408,6 +433,11 @@ pub struct IngestArgs {
     /// What a D script printed, in a file; - is standard input
     #[arg(default_value = "-", value_name = "FILE")]
     pub file: PathBuf,
+
+    /// Keep every fact and incident in this file, as `record` does: made if it is not there, otherwise
+    /// continued with a new run
+    #[arg(long, value_name = "FILE.db")]
+    pub record: Option<PathBuf>,
 
     /// What is reported, and how.
     #[command(flatten)]

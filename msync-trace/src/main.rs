@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Export(args) => cmd::export::main(&args),
         Command::Check(args) => cmd::check::main(&args, live::probe, live::look),
         Command::Selftest(args) => cmd::selftest::main(&args, live::attach),
+        Command::Detach => cmd::detach::main(),
     }
     .into()
 }
@@ -41,6 +42,7 @@ mod live {
             tier: options.tier,
             include_async: options.include_async,
             ring_bytes: options.ring_bytes,
+            pin: options.pin,
         })
     }
 

@@ -681,12 +681,17 @@ proptest! {
     fn the_correlator_says_what_an_array_of_bytes_says(
         facts in facts(6),
         include_async in any::<bool>(),
+        restarts in proptest::collection::btree_set(0..60_usize, 0..4),
     ) {
         let mut naive = Naive { include_async, ..Naive::default() };
         let mut correlator = Correlator::new(Config { include_async, ..Config::default() });
         let (mut out, mut distinct) = (Vec::new(), Distinct::default());
         for (number, fact) in facts.iter().enumerate() {
             out.clear();
+            if restarts.contains(&number) {
+                let config = Config { include_async, ..Config::default() };
+                correlator = Correlator::resumed(config, &correlator.keep()).unwrap();
+            }
             correlator.apply(fact, &mut out);
             for verdict in &out {
                 if let Verdict::Incident(incident) = verdict {

@@ -140,6 +140,94 @@ fn a_pipe_gives_the_same_as_a_file() {
     }
 }
 
+/// JSON lines of these types, in an order of their own.
+fn lines_of(json: &str, types: &[&str]) -> Vec<String> {
+    let is_one = |line: &&str| {
+        let mut words = types.iter().map(|word| format!("\"type\":\"{word}\""));
+        words.any(|word| line.contains(&word))
+    };
+    let mut lines: Vec<_> = json.lines().filter(is_one).map(ToOwned::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// What was found, and what became of it.
+const FINDINGS: [&str; 6] = [
+    "incident",
+    "repeated",
+    "recovered",
+    "discarded",
+    "evicted",
+    "lost",
+];
+
+/// Recorded, the same is shown, the same stands in the record, and the same follows from its facts.
+#[test]
+fn a_run_is_recorded_as_it_is_shown_and_judged_again_it_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut incidents = 0;
+    for (name, stream) in streams() {
+        let (file, record) = (
+            format!("{name}.txt"),
+            folder.path().join(format!("{name}.db")),
+        );
+        let record = record.to_str().unwrap();
+        let shown = ingest(&["-o", "json", &file]).output().unwrap();
+        let recorded = ingest(&["-o", "json", "--record", record, &file]).output();
+        let recorded = recorded.unwrap();
+        assert_eq!(recorded.status, shown.status, "{name}");
+        let (live, also_live) = (text(&shown.stdout), text(&recorded.stdout));
+        assert_eq!(steady_if_any(&also_live), steady_if_any(&live), "{name}");
+        let said = text(&recorded.stderr);
+        if shown.status.code() == Some(2) && live.is_empty() {
+            assert!(!Path::new(record).exists(), "{name}: {said}");
+            continue;
+        }
+        let (rest, last) = said.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(rest, text(&shown.stderr).trim_end(), "{name}");
+        let facts = facts(&stream, usize::MAX).unwrap().len();
+        assert!(last.contains(&format!(" has {facts} fact")), "{last}");
+
+        let kept = run(&["export", "--format", "jsonl", record]);
+        // Evictions that are facts have no incident.
+        let changes: Vec<_> = lines_of(&text(&kept.stdout), &FINDINGS)
+            .into_iter()
+            .filter(|line| line.contains("\"incident\":") || line.contains("\"type\":\"lost\""))
+            .map(|line| without_the_run(&line))
+            .collect();
+        assert_eq!(changes, lines_of(&live, &FINDINGS), "{name}");
+
+        let report = run(&["report", "--recompute", "--format", "json", record]);
+        let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+        let again = &report["recomputed"][0];
+        let found = lines_of(&live, &["incident"]).len();
+        assert_eq!(again["same"], found, "{name}: {again}");
+        assert_eq!(again["differences"], serde_json::json!([]), "{name}");
+        assert_eq!(report["summary"]["incidents"], found, "{name}");
+        assert_eq!(report["runs"][0]["host"], serde_json::Value::Null);
+        incidents += found;
+    }
+    assert!(incidents >= 8, "{incidents}");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+    command.args(arguments).env("TZ", "UTC").output().unwrap()
+}
+
+fn steady_if_any(json: &str) -> String {
+    match json.is_empty() {
+        true => String::new(),
+        false => steady(json),
+    }
+}
+
+/// An exported line says at its end which run it is of.
+fn without_the_run(line: &str) -> String {
+    let (line, _) = line.rsplit_once(",\"host\":").unwrap();
+    format!("{line}}}")
+}
+
 fn facts(stream: &[u8], piece: usize) -> Result<Vec<Fact>, Refusal> {
     let mut reader = Reader::default();
     let mut facts = Vec::new();

@@ -404,7 +404,7 @@ fn packed_facts_and_their_rows_give_the_same_report() {
     assert_eq!(packed[0]["runs"][0]["facts"], 50_000);
     // One that is odd is not believed, nor one of a block that has changed since.
     record
-        .execute("UPDATE packs SET facts = x'01'", [])
+        .execute("UPDATE packs SET facts = x'01' WHERE block = 0", [])
         .unwrap();
     assert!(questions.map(|question| said(question, &path)) == packed);
     record
@@ -412,6 +412,82 @@ fn packed_facts_and_their_rows_give_the_same_report() {
         .unwrap();
     assert_eq!(count("packs"), Ok(1));
     assert_eq!(count("facts"), Ok(109_999));
+}
+
+const FIRST_LAYOUT: &str = include_str!("data/record/layout-1.sql");
+
+/// What the first layout would have held.
+fn in_the_first_layout(new: &Path, old: &Path) {
+    let record = rusqlite::Connection::open(old).unwrap();
+    record.execute_batch(FIRST_LAYOUT).unwrap();
+    let new = new.to_str().unwrap();
+    record.execute("ATTACH ?1 AS new", [new]).unwrap();
+    let mut tables = record
+        .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(!tables.contains(&"packs".to_owned()));
+    for table in tables {
+        let copy = format!("INSERT OR REPLACE INTO main.{table} SELECT * FROM new.{table}");
+        record.execute(&copy, []).unwrap();
+    }
+    record
+        .execute_batch("PRAGMA application_id = 0x6d737974; PRAGMA user_version = 1;")
+        .unwrap();
+}
+
+#[test]
+fn a_record_of_the_first_layout_says_the_same_and_can_be_continued() {
+    let folder = Folder::new();
+    let (new, old) = (folder.file("new.db"), folder.file("old.db"));
+    let mut run = Run::begin(&new, header("db1"));
+    run.keep_records = false;
+    let mut storm = Storm::new();
+    (0..4_000).for_each(|_| run.take(storm.next_fact()));
+    run.end();
+    in_the_first_layout(&new, &old);
+    let questions: [&[&str]; 3] = [
+        &[],
+        &["--recompute"],
+        &[
+            "--since",
+            "2025-11-20T12:00:01.010Z",
+            "--until",
+            "2025-11-20T12:00:01.020Z",
+        ],
+    ];
+    let answers = |path: &Path| {
+        let answer = |question: &&[&str]| {
+            let answer = said(question, path).to_string();
+            answer.replace(path.to_str().unwrap(), "FILE")
+        };
+        questions.iter().map(answer).collect::<Vec<_>>()
+    };
+    let wanted = answers(&new);
+    assert!(answers(&old) == wanted);
+    let layout = || -> i32 {
+        let record = rusqlite::Connection::open(&old).unwrap();
+        let layout = record.pragma_query_value(None, "user_version", |row| row.get(0));
+        layout.unwrap()
+    };
+    assert_eq!(layout(), 1, "reading changes nothing");
+    let exported = export(&["--format", "jsonl"], &[&old]);
+    assert!(exported.stdout == export(&["--format", "jsonl"], &[&new]).stdout);
+
+    // Continued, it has the new layout.
+    for path in [&old, &new] {
+        let mut run = Run::begin(path, header("db1"));
+        run.keep_records = false;
+        let mut storm = Storm::new();
+        (0..3_000).for_each(|_| run.take(storm.next_fact()));
+        run.end();
+    }
+    assert_eq!(layout(), 2);
+    assert!(answers(&old) == answers(&new));
 }
 
 /// What a run said while it went on, what its record says, and what is judged of its facts later.

@@ -3,6 +3,7 @@
 mod arbitrary;
 #[path = "../examples/record_generated.rs"]
 mod record_generated;
+mod recorded;
 
 use std::{
     collections::BTreeMap,
@@ -18,50 +19,23 @@ use std::{
 use arbitrary::{fact, incident};
 use msync_trace::{
     enrich::Enricher,
-    model::{Call, Errno, Fact, FactKind, FileId, LossCause, Lost, MonoTime, Told},
-    schema::{Body, Clock, Filters, HookRecord, KernelRecord, Record, Start, WallTime},
+    model::{Errno, Fact, FactKind, FileId, LossCause, Lost, MonoTime, Told},
+    schema::{Body, Clock, Record, WallTime},
     store::{Kept, Limits, Reader, Recorder, RunHeader, StoreError},
 };
 use proptest::{collection::vec, prelude::*};
+use recorded::NOON;
 use tempfile::TempDir;
-
-const NOON: WallTime = WallTime(1_763_640_000_000_000_000);
 
 fn clocks() -> (MonoTime, WallTime) {
     (MonoTime(1_000), NOON)
 }
 
 fn header() -> RunHeader {
-    RunHeader {
-        began: MonoTime(1_000),
-        began_wall: NOON,
-        start: Start {
-            version: "0.1.0".to_owned(),
-            pid: 7,
-            kernel: KernelRecord {
-                name: "Linux".to_owned(),
-                release: "6.12".to_owned(),
-                machine: "x86_64".to_owned(),
-            },
-            boot_id: Some("b".to_owned()),
-            host: Some("db1".to_owned()),
-            tier: "fentry".to_owned(),
-            hooks: vec![HookRecord {
-                name: "sync.msync".to_owned(),
-                purpose: "returns of msync".to_owned(),
-                target: "__x64_sys_msync".to_owned(),
-                state: "attached".to_owned(),
-                method: Some("fexit".to_owned()),
-                detail: None,
-            }],
-            wall_minus_mono_ns: NOON.0 - 1_000,
-            calls: vec![Call::Msync],
-            filters: Filters::default(),
-            command: None,
-        },
-        include_async: false,
-        input: None,
-    }
+    let mut header = recorded::header("db1");
+    header.began = MonoTime(1_000);
+    header.start.wall_minus_mono_ns = NOON.0 - 1_000;
+    header
 }
 
 /// In memory where that is possible: what is tested here is not the disk, and a machine that compiles
@@ -421,6 +395,99 @@ fn what_cannot_be_written_waits_and_the_gap_is_in_the_record() {
     let gaps = reader.gaps(1).unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].facts, gaps[0].incidents), (0, 0));
+}
+
+/// Its folder is moved away, and there is a new one in its place.
+#[test]
+fn a_record_goes_on_in_a_folder_that_was_replaced() {
+    let folder = scratch();
+    let (here, aside) = (folder.path().join("here"), folder.path().join("aside"));
+    fs::create_dir(&here).unwrap();
+    let path = here.join("a.db");
+    let said = Said::default();
+    let mut recorder = said.open(&path).unwrap();
+    recorder.begin(header()).unwrap();
+    recorder.fact(told(1));
+    recorder.settle().unwrap();
+    fs::rename(&here, &aside).unwrap();
+    fs::create_dir(&here).unwrap();
+    recorder.fact(told(2));
+    recorder.flush();
+    wait_until(|| said.has("can be written again") || path.exists());
+    recorder.settle().unwrap();
+    let second = Said::default().open(&path).err().unwrap().to_string();
+    assert!(second.contains("is being written"), "the new one is locked");
+    drop(Said::default().open(&aside.join("a.db")).unwrap());
+    assert!(!recorder.finish().failed);
+    let facts = |path: &Path| facts_of(&Reader::open(path).unwrap(), 0);
+    assert_eq!(facts(&aside.join("a.db")), [told(1)]);
+    assert_eq!(facts(&path), [told(2)]);
+}
+
+/// While a record cannot be written its lock is free, and somebody else writes: nobody's facts are
+/// overwritten.
+#[test]
+fn what_others_wrote_meanwhile_stays() {
+    let folder = scratch();
+    let path = folder.path().join("a.db");
+    let said = Said::default();
+    let mut recorder = said.open(&path).unwrap();
+    recorder.begin(header()).unwrap();
+    recorder.fact(told(1));
+    recorder.settle().unwrap();
+    let aside = folder.path().join("aside.db");
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    recorder.fact(told(2));
+    recorder.flush();
+    wait_until(|| said.has("tracing goes on"));
+    // As another writer holds it.
+    let lock = fs::File::create(folder.path().join("a.db-lock")).unwrap();
+    let exclusive = rustix::fs::FlockOperation::LockExclusive;
+    rustix::fs::flock(&lock, exclusive).unwrap();
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other
+        .execute_batch(
+            "CREATE TEMP TABLE it AS SELECT * FROM runs;
+             UPDATE it SET run = 2, pid = 8, first_fact = 2, last_fact = 5;
+             INSERT INTO runs SELECT * FROM it;
+             CREATE TEMP TABLE theirs AS SELECT * FROM facts;
+             UPDATE theirs SET run = 2, fact = 2;
+             INSERT INTO facts SELECT * FROM theirs;",
+        )
+        .unwrap();
+    drop(other);
+    drop(lock);
+    recorder.fact(told(3));
+    recorder.flush();
+    wait_until(|| said.has("can be written again"));
+    let kept = recorder.finish();
+    assert_eq!((kept.facts, kept.lost_facts, kept.failed), (3, 0, false));
+    let reader = Reader::open(&path).unwrap();
+    assert_eq!(facts_of(&reader, 0), [told(1)]);
+    assert_eq!(facts_of(&reader, 1), [told(1)], "the other's");
+    assert_eq!(facts_of(&reader, 2), [told(2), told(3)]);
+    assert_eq!(numbers(&reader, "SELECT fact FROM facts"), [1, 2, 6, 7]);
+    assert_sound(&path);
+}
+
+/// Somebody tidies up: the record stays locked.
+#[test]
+fn a_lock_that_was_removed_is_taken_anew() {
+    let folder = scratch();
+    let path = folder.path().join("a.db");
+    let mut recorder = begin(&path);
+    recorder.settle().unwrap();
+    fs::remove_file(folder.path().join("a.db-lock")).unwrap();
+    recorder.fact(told(1));
+    recorder.settle().unwrap();
+    let second = Said::default().open(&path).err().unwrap().to_string();
+    assert!(second.contains("is being written"), "{second}");
+    assert_eq!(recorder.finish().facts, 1);
+    assert_eq!(facts_of(&Reader::open(&path).unwrap(), 0), [told(1)]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// Its filesystem cannot bring the memory that is shared with readers any more: a signal that ends

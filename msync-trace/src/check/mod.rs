@@ -3,12 +3,15 @@
 //! Looking (`observed`) is apart from judging (`judge`), so that every judgement can be tested on
 //! machines that we do not have. The same sentences are used when tracing cannot start.
 
+#[cfg(target_os = "linux")]
+pub mod confine;
 mod freebsd;
 mod judge;
 mod observed;
 mod report;
 #[cfg(target_os = "linux")]
 pub mod scratch;
+pub mod trusted;
 
 use std::path::Path;
 

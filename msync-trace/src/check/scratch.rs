@@ -194,8 +194,24 @@ impl Scratch {
         self.disk.device()
     }
 
-    /// Loses four pages of a file of its own. Every kind can be lost once.
-    pub fn lose(&mut self, kind: LossKind) -> Result<Loss, ScratchError> {
+    /// The disk refuses four pages of a file of its own, which the program was told: its next msync
+    /// will be a false success. Can be done once.
+    pub fn fail(&mut self) -> Result<Failed, ScratchError> {
+        let (path, file, mapping, _) = self.store_refused(LossKind::TriedAgain)?;
+        first_error(mapping.msync())?;
+        Ok(Failed {
+            path,
+            range: lost_range(),
+            mapping,
+            _file: file,
+        })
+    }
+
+    /// A file of which four pages were stored that the disk will refuse, and where they belong.
+    fn store_refused(
+        &mut self,
+        kind: LossKind,
+    ) -> Result<(PathBuf, File, Mapping, Vec<u64>), ScratchError> {
         let path = self.disk.mount_point().join(kind.name());
         let file = OpenOptions::new()
             .read(true)
@@ -207,11 +223,17 @@ impl Scratch {
         file.set_len(PAGES * PAGE as u64)
             .step("make a scratch file")?;
         let mut mapping = Mapping::of(&file, PAGES).step("mmap")?;
-        let (before, after) = (stamp(kind, "before"), stamp(kind, "after"));
-        mapping.store(0..PAGES, &before);
+        mapping.store(0..PAGES, &stamp(kind, "before"));
         mapping.msync().step("msync on the healthy disk")?;
-        let places = self.refuse_pages(&before)?;
-        mapping.store(FIRST_LOST..FIRST_LOST + LOST, &after);
+        let places = self.refuse_pages(&stamp(kind, "before"))?;
+        mapping.store(FIRST_LOST..FIRST_LOST + LOST, &stamp(kind, "after"));
+        Ok((path, file, mapping, places))
+    }
+
+    /// Loses four pages of a file of its own. Every kind can be lost once.
+    pub fn lose(&mut self, kind: LossKind) -> Result<Loss, ScratchError> {
+        let (path, file, mapping, places) = self.store_refused(kind)?;
+        let after = stamp(kind, "after");
         let errno = match kind {
             LossKind::TriedAgain => {
                 let errno = first_error(mapping.msync())?;
@@ -250,14 +272,12 @@ impl Scratch {
                 found.len()
             )));
         }
-        let start = FIRST_LOST * PAGE as u64;
-        let range = ByteRange::with_len(start, LOST * PAGE as u64);
         // SAFETY: gettid has no arguments.
         let tid = unsafe { libc::gettid() };
         Ok(Loss {
             kind,
             path,
-            range: range.unwrap_or(ByteRange::ALL),
+            range: lost_range(),
             whole: ByteRange::with_len(0, PAGES * PAGE as u64).unwrap_or(ByteRange::ALL),
             on_disk,
             errno,
@@ -284,6 +304,31 @@ impl Scratch {
         self.disk.refuse(&doomed)?;
         Ok(doomed)
     }
+}
+
+/// A file that the disk refused pages of. Its program knows, and has not called msync again.
+pub struct Failed {
+    /// The file, as the thread that made it names it.
+    pub path: PathBuf,
+    /// The bytes that are lost.
+    pub range: ByteRange,
+    mapping: Mapping,
+    _file: File,
+}
+
+impl Failed {
+    /// The program tries once more: the false success.
+    ///
+    /// # Errors
+    /// [`ScratchError::NotLost`] if it goes on failing.
+    pub fn msync(&self) -> Result<(), ScratchError> {
+        until_success(&self.mapping)
+    }
+}
+
+fn lost_range() -> ByteRange {
+    let start = FIRST_LOST * PAGE as u64;
+    ByteRange::with_len(start, LOST * PAGE as u64).unwrap_or(ByteRange::ALL)
 }
 
 /// What every stored page begins with, up to its page number.

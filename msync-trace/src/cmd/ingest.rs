@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    Exit, complain, log_to_stderr,
-    trace::{Plan, events, in_runtime, run, standard_streams},
+    Exit, complain, log_to_stderr, record,
+    trace::{Io, Plan, events, in_runtime, run, standard_streams},
 };
 use crate::{
     cli::IngestArgs,
@@ -40,8 +40,14 @@ fn try_main(args: &IngestArgs) -> anyhow::Result<Exit> {
         let saved = Saved::open(input, args.report.verbose > 0, show_progress)
             .await
             .with_context(|| format!("cannot read facts from {name}"))?;
+        // After that: what is no input leaves no record behind.
+        let keeping = args.record.as_deref().map(record::of_elsewhere);
+        let keeping = keeping.transpose()?;
         let events = events::watch().context("cannot watch for signals")?;
-        let io = standard_streams(&args.report, Enricher::elsewhere());
+        let io = Io {
+            keeping,
+            ..standard_streams(&args.report, Enricher::elsewhere())
+        };
         run(saved, plan, io, events).await
     })
 }

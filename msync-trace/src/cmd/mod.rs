@@ -1,6 +1,7 @@
 //! One file per subcommand. Wiring only: what a command does is done by the other rooms.
 
 pub mod check;
+pub mod detach;
 pub mod export;
 pub mod ingest;
 pub mod record;

@@ -3,6 +3,7 @@
 use std::{
     error::Error as StdError,
     io::{self, Write},
+    path::Path,
 };
 
 use super::{
@@ -38,6 +39,12 @@ fn open(args: &RecordArgs) -> anyhow::Result<Keeping> {
     };
     let recorder = Recorder::open(&args.file, limits, look_at_clocks, Box::new(say))?;
     Ok(Keeping::new(recorder))
+}
+
+/// What was seen elsewhere is kept in this file.
+pub(super) fn of_elsewhere(file: &Path) -> anyhow::Result<Keeping> {
+    let recorder = Recorder::open(file, Limits::default(), look_at_clocks, Box::new(say))?;
+    Ok(Keeping::of_elsewhere(recorder))
 }
 
 /// From the thread that writes, at once.

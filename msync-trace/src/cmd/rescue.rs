@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Exit, complain};
+use super::{Exit, complain, verify_worker::choice};
 use crate::{
     cli::{Form, RescueArgs},
     enrich::{look_at_clocks, machine},
@@ -48,8 +48,8 @@ struct Subject {
     path: Option<Name>,
     incident: Option<IncidentId>,
     ranges: Vec<ByteRange>,
-    /// Nobody says that these bytes were lost: then only those that differ matter.
-    is_whole_file: bool,
+    /// What of it is worth saving.
+    choice: Choice,
 }
 
 fn try_main(args: &RescueArgs) -> anyhow::Result<Exit> {
@@ -116,20 +116,24 @@ fn subject(args: &RescueArgs) -> anyhow::Result<Subject> {
                 "the file of this incident",
             );
             Subject {
-                target: target.map_err(|error| in_words(why, &error))?,
+                target: target.map_err(|error| in_words(why, &error))?.asking_all(),
                 path: incident.file.path.clone(),
                 incident: Some(incident.incident),
                 ranges: match incident.ranges.is_empty() {
                     true => vec![ByteRange::ALL],
                     false => incident.ranges.clone(),
                 },
-                is_whole_file: incident.ranges.is_empty(),
+                choice: match evidence.left_memory(incident) {
+                    true => Choice::Differing,
+                    false => choice(incident),
+                },
             }
         }
         (Some(path), _, evidence) => {
             let name = Name::from(path.as_os_str().as_encoded_bytes());
-            let target =
-                Target::at(path, PATIENCE).map_err(|error| in_words(&escape(&name.0), &error))?;
+            let target = Target::at(path, PATIENCE)
+                .map_err(|error| in_words(&escape(&name.0), &error))?
+                .asking_all();
             let ranges = match &evidence {
                 Some(evidence) => evidence.outstanding(target.key())?,
                 None => vec![ByteRange::ALL],
@@ -139,7 +143,11 @@ fn subject(args: &RescueArgs) -> anyhow::Result<Subject> {
                 path: Some(name),
                 incident: None,
                 ranges,
-                is_whole_file: evidence.is_none(),
+                // Nobody says that these bytes were lost.
+                choice: match evidence {
+                    Some(_) => Choice::All,
+                    None => Choice::Differing,
+                },
             }
         }
         _ => anyhow::bail!("give --file PATH, or --incident ID with --record FILE"),
@@ -161,7 +169,9 @@ fn narrow(mut subject: Subject, asked: &[ByteRange]) -> Subject {
         asked.iter().filter_map(move |asked| asked.intersect(range))
     };
     subject.ranges = subject.ranges.iter().flat_map(both).collect();
-    subject.is_whole_file = false;
+    if subject.incident.is_none() {
+        subject.choice = Choice::All;
+    }
     subject
 }
 
@@ -171,12 +181,8 @@ fn saver(
     manifest: &Manifest,
     vault: &Vault,
 ) -> Result<Saver, Obstacle> {
-    let choice = match subject.is_whole_file {
-        true => Choice::Differing,
-        false => Choice::All,
-    };
     let name = directory_name(manifest);
-    Saver::new(vault, &name, choice, args.max.unwrap_or(u64::MAX))
+    Saver::new(vault, &name, subject.choice, args.max.unwrap_or(u64::MAX))
 }
 
 /// `20261120T120002Z-incident-3-inode-12`

@@ -98,6 +98,7 @@ fn options(config: &Config) -> Options {
         tier: config.tier,
         include_async: config.include_async,
         ring_bytes: Some(config.ring_bytes),
+        pin: false,
     }
 }
 

@@ -6,6 +6,7 @@ pub(super) mod events;
 mod filter;
 mod held;
 mod keeping;
+mod memory;
 pub(super) mod plan;
 mod repeats;
 pub(super) mod session;
@@ -95,6 +96,9 @@ where
                 let source = attach(plan.options)
                     .context("cannot trace (`msync-trace check --attach` says what is missing)")?;
                 let events = events::watch().context("cannot watch for signals")?;
+                if plan.options.pin && plan.command.is_empty() {
+                    give_up_privileges(&plan)?;
+                }
                 run(source, plan, io, events).await
             })
         }
@@ -102,6 +106,7 @@ where
             let of_ebpf = [
                 (plan.options.tier.is_some(), "--tier"),
                 (plan.options.ring_bytes.is_some(), "--ring-size"),
+                (plan.options.pin, "--pin"),
             ];
             refuse(
                 of_ebpf,
@@ -153,6 +158,18 @@ fn ready_to_rescue(plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The hooks are attached: what a run needs from here on is little. (A command of the user's keeps
+/// what it was to have.)
+#[cfg(target_os = "linux")]
+fn give_up_privileges(plan: &Plan) -> anyhow::Result<()> {
+    check::confine::confine(plan.verify.is_some()).context("cannot give up privileges")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_up_privileges(_plan: &Plan) -> anyhow::Result<()> {
+    Ok(())
+}
+
 /// On Linux the kernel verifies a program for each probe of the script.
 async fn say_that_it_takes_long(quiet: bool) -> Infallible {
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -163,7 +180,7 @@ async fn say_that_it_takes_long(quiet: bool) -> Infallible {
 }
 
 /// Options that would change nothing are an error: who gave them expects something of them.
-fn refuse(given: [(bool, &str); 2], why: &str) -> anyhow::Result<()> {
+fn refuse<const N: usize>(given: [(bool, &str); N], why: &str) -> anyhow::Result<()> {
     match given.iter().find(|(is_given, _)| *is_given) {
         Some((_, option)) => anyhow::bail!("{option} {why}"),
         None => Ok(()),
@@ -223,6 +240,9 @@ pub async fn run<S: FactSource>(
             .verify(verify)
             .context("cannot start the process that compares (--verify, --rescue)")?;
     }
+    if let Some(kept) = source.resume() {
+        session.resume(&kept);
+    }
     let mut facts = Vec::new();
     let begun = session.start(&plan, source.tier(), source.hooks());
     let mut end = match begun {
@@ -233,10 +253,12 @@ pub async fn run<S: FactSource>(
     session.reached(source.now());
     let messages = source.finish(end.reason, &mut facts).await;
     session.say_all(messages);
-    if (end.reason != StopReason::ReaderGone || session.keeps())
-        && let Err(error) = session.take(&mut facts, |_, _| {})
-    {
-        end.reason = End::output(error)?.reason;
+    if end.reason != StopReason::ReaderGone || session.keeps() {
+        let taken = session.take(&mut facts, |inode, why| source.released(inode, why));
+        match taken {
+            Ok(()) => source.taken(&mut || session.state()),
+            Err(error) => end.reason = End::output(error)?.reason,
+        }
     }
     session.stop(end, &hooks)
 }
@@ -288,12 +310,19 @@ async fn watch<S: FactSource>(
         }
     });
     let mut deadline = pin!(after(plan.duration));
+    let mut begun = pin!(after(Some(memory::BEGUN)));
+    let mut begins = true;
     let mut end = loop {
         let ended = tokio::select! {
             biased;
             Some(event) = events.recv() => on_event(event, pid, session),
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
+            () = &mut begun, if begins => {
+                begins = false;
+                memory::give_back();
+                None
+            }
             () = after(session.wants_tick()) => None,
             result = source.next_facts(facts) => match result {
                 Ok(Progress::More) => None,
@@ -316,6 +345,7 @@ async fn watch<S: FactSource>(
         if let Err(error) = shown {
             break End::output(error)?;
         }
+        source.taken(&mut || session.state());
         if let Some(end) = ended {
             break end;
         }

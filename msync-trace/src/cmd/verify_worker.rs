@@ -19,7 +19,8 @@ use super::{
     rescue::{complete, directory_name, manifest_of},
 };
 use crate::{
-    model::{ByteRange, Verified},
+    enrich::machine,
+    model::{ByteRange, InMemory, Verified},
     rescue::{Choice, Findings, Obstacle, Saver, Scope, Target, Vault, examine},
     schema::{Comparison, IncidentRecord},
 };
@@ -95,7 +96,13 @@ fn work(job: &Job) {
     let key = incident.file.inode;
     let target = match Target::of(key, incident.file.dev, process, PATIENCE) {
         Ok(target) => target,
-        Err(why) => return say(&not_compared(&why)),
+        Err(why) => {
+            say(&not_compared(&why));
+            if job.rescue.is_some() {
+                say(&Answer::Said(format!("not saved: {why}")));
+            }
+            return;
+        }
     };
     let scope = Scope {
         ranges: match incident.ranges.is_empty() {
@@ -140,9 +147,43 @@ fn verdict(findings: &Findings, incident: &IncidentRecord) -> Answer {
             comparison.reason = Some("which bytes were lost is not known".to_owned());
             Verified::Unknown
         }
+        Verified::Same if drops_lost_pages(incident) => {
+            let why =
+                "this kernel drops what it could not write, so it can have been read from the disk";
+            comparison.reason = Some(why.to_owned());
+            Verified::Unknown
+        }
         verified => verified,
     };
     Answer::Verified(verified, comparison)
+}
+
+/// What left memory and is there again was read from the disk: it survived only if it differs.
+pub(super) fn choice(incident: &IncidentRecord) -> Choice {
+    match incident.ranges.is_empty() || incident.in_memory == InMemory::No {
+        true => Choice::Differing,
+        false => Choice::All,
+    }
+}
+
+/// The contents of pages are given up, and no page leaves the cache: of all that btrfs could not
+/// write (`end_extent_writepage` of 5.10 and 6.1, not of 6.12), of those that XFS found no place for
+/// (`iomap_writepage_map` of 5.10, not of 6.1).
+fn drops_lost_pages(incident: &IncidentRecord) -> bool {
+    match incident.file.fs_type.as_deref() {
+        Some("btrfs") => kernel_version() < (6, 12),
+        Some("xfs") => kernel_version() < (6, 1),
+        _ => false,
+    }
+}
+
+/// Of the running kernel: major, minor. (0, 0) if it does not say it in the usual way.
+fn kernel_version() -> (u32, u32) {
+    let release = machine().kernel.release;
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn save(
@@ -160,10 +201,7 @@ fn save(
     let mut manifest = manifest_of(target, incident.file.path.as_ref());
     manifest.incident = Some(incident.incident);
     manifest.ranges.clone_from(&ranges);
-    let choice = match incident.ranges.is_empty() {
-        true => Choice::Differing,
-        false => Choice::All,
-    };
+    let choice = choice(incident);
     let mut saver = Saver::new(&vault, &directory_name(&manifest), choice, room)?;
     let place = saver.directory().to_owned();
     let scope = Scope {

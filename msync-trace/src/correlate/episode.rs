@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::interval::tree_memory;
-use crate::model::{Call, Errno, FileView, IncidentId, MonoTime, ProcessId, Task};
+use crate::model::{
+    Call, Errno, FileView, IncidentId, MonoTime, ProcessId, Task,
+    keep::{Keep, keep},
+};
 
 /// Number of an episode within its inode, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -349,4 +352,29 @@ pub(super) enum Origin {
     FailedAgain { history: u64 },
     /// They were outstanding in this episode and are still: the same failure, seen once more.
     StillFailed(EpisodeId),
+}
+
+keep!(number EpisodeId);
+keep!(words Memory { Held, Evicted, Unknown });
+keep!(words Promise { Durable, Nothing });
+keep!(struct Cell { episode, memory });
+keep!(struct LiedTo { process, promise });
+keep!(struct Episode {
+    stretch, dirty, bytes, first, last, errno, writer, file, reports, earlier, history, twin,
+});
+keep!(struct Episodes { by_id, created, histories, memory });
+
+/// What failed before a restart shares no episode with what fails after it.
+impl Keep for Stretch {
+    fn keep(&self, into: &mut Vec<u8>) {
+        self.id.keep(into);
+    }
+
+    fn kept(from: &mut &[u8]) -> Option<Self> {
+        let id = u64::kept(from)?;
+        Some(Self {
+            id,
+            ..Self::default()
+        })
+    }
 }

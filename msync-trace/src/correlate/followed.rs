@@ -6,7 +6,7 @@ use super::{
     episode::{Episode, Memory},
     interval::tree_memory,
 };
-use crate::model::{Change, ChangeKind, IncidentId, MonoTime, Verdict};
+use crate::model::{Change, ChangeKind, IncidentId, MonoTime, Verdict, keep::keep};
 
 /// What is left of one incident.
 #[derive(Clone, Debug, Default)]
@@ -165,3 +165,6 @@ impl FollowedIncidents {
         len * size_of::<Followed>() + tree_memory::<IncidentId, Box<Followed>>(len)
     }
 }
+
+keep!(struct Followed { bytes, evicted, whole, recovered, evicted_said, repeats });
+keep!(struct FollowedIncidents { by_id, touched });

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     ByteRange, Coverage, Errno, Evidence, FileId, FileView, InMemory, Incident, IncidentId,
-    InodeKey, MonoTime, SyncReturn, ToldWho, WriteFailed,
+    InodeKey, MonoTime, SyncReturn, ToldWho, WriteFailed, keep::keep,
 };
 
 /// The state of one inode.
@@ -646,6 +646,8 @@ fn episode_for(
 fn grow(episodes: &mut Episodes, id: EpisodeId, bytes: u64) {
     episodes.change(id, |e| e.bytes += bytes);
 }
+
+keep!(struct Inode { key, cells, episodes, stretch, whole, told, recent, incidents });
 
 /// The lost ranges of one incident.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::ByteRange;
+use crate::model::{ByteRange, keep::Keep};
 
 /// From byte ranges to values; see the file's head.
 #[derive(Clone, Debug)]
@@ -194,6 +194,29 @@ fn push<V: Eq>(pieces: &mut Vec<(u64, Span<V>)>, start: u64, end: u64, value: Op
     match pieces.last_mut() {
         Some((_, last)) if last.end == start && last.value == value => last.end = end,
         _ => pieces.push((start, Span { end, value })),
+    }
+}
+
+impl<V: Keep> Keep for IntervalMap<V> {
+    fn keep(&self, into: &mut Vec<u8>) {
+        self.spans.keep(into);
+    }
+
+    fn kept(from: &mut &[u8]) -> Option<Self> {
+        let (spans, pieces) = (Keep::kept(from)?, Vec::new());
+        Some(Self { spans, pieces })
+    }
+}
+
+impl<V: Keep> Keep for Span<V> {
+    fn keep(&self, into: &mut Vec<u8>) {
+        self.end.keep(into);
+        self.value.keep(into);
+    }
+
+    fn kept(from: &mut &[u8]) -> Option<Self> {
+        let (end, value) = (Keep::kept(from)?, Keep::kept(from)?);
+        Some(Self { end, value })
     }
 }
 

@@ -28,7 +28,9 @@ use self::{
     key_hash::KeyHash,
     tally::{Ledger, Tally},
 };
-use crate::model::{Call, Fact, FactKind, InodeKey, MonoTime, Release, SyncReturn, Verdict};
+use crate::model::{
+    Call, Fact, FactKind, InodeKey, MonoTime, Release, SyncReturn, Verdict, keep::Keep,
+};
 
 pub use self::{distinct::Distinct, tally::Totals};
 
@@ -179,6 +181,54 @@ impl Correlator {
             // Of no file: no verdict follows from it.
             FactKind::StorageError(_) => {}
         }
+    }
+
+    /// What it reports and how much it may remember.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All that it knows, for [`Self::resumed`] in another process of the same version.
+    #[must_use]
+    pub fn keep(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.turn.keep(&mut bytes);
+        self.forgotten_sync.keep(&mut bytes);
+        self.ledger.totals.incidents.keep(&mut bytes);
+        self.index.len().keep(&mut bytes);
+        let known = |slot: &Slot| slot.inode.is_some();
+        for slot in self.slots.iter().filter(|slot| known(slot)) {
+            slot.since.keep(&mut bytes);
+            if let Some(inode) = &slot.inode {
+                inode.keep(&mut bytes);
+            }
+        }
+        bytes
+    }
+
+    /// One that goes on where another one was kept: what was lost and reported by then is known,
+    /// incidents are numbered on, and what could not be seen by then is of no account. `None` if
+    /// these bytes are not of [`Self::keep`].
+    #[must_use]
+    pub fn resumed(config: Config, mut bytes: &[u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let mut one = Self::new(config);
+        one.turn = Keep::kept(from)?;
+        one.forgotten_sync = Keep::kept(from)?;
+        one.ledger.totals.incidents = Keep::kept(from)?;
+        for _ in 0..usize::kept(from)? {
+            let since = Keep::kept(from)?;
+            let inode = Box::<Inode>::kept(from)?;
+            one.memory += inode.memory();
+            one.ledger.totals.outstanding += u64::from(inode.outstanding());
+            one.index.insert(inode.key, one.slots.len());
+            one.slots.push(Slot {
+                inode: Some(inode),
+                since,
+            });
+        }
+        from.is_empty().then_some(one)
     }
 
     /// Whether everything that could have been seen was seen, and nothing had to be forgotten.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::episode::{LiedTo, memory_of_names};
-use crate::model::{ByteRange, FileView, MonoTime, SyncReturn, WriteFailed};
+use crate::model::{ByteRange, FileView, MonoTime, SyncReturn, WriteFailed, keep::keep};
 
 /// A sync that returned success.
 #[derive(Clone, Debug)]
@@ -171,3 +171,6 @@ fn copy(to: &mut SyncReturn, from: &SyncReturn) {
         to.file_view.clone_from(file_view);
     }
 }
+
+keep!(struct Success { at, who, sync });
+keep!(struct RecentSyncs { successes, memory, newest, forgotten });

@@ -1,6 +1,6 @@
 //! Who was told: which open file descriptions of one inode were given an error, and when.
 
-use crate::model::{FileId, MonoTime, ToldWho};
+use crate::model::{FileId, MonoTime, ToldWho, keep::keep};
 
 /// The open file descriptions that were given an error.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +70,8 @@ impl ToldFiles {
         self.files.capacity() * size_of::<(MonoTime, FileId)>()
     }
 }
+
+keep!(struct ToldFiles { files, newest });
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use beneath::Beneath;
+pub use beneath::{Beneath, share_a_disk};
 pub use machine::{Machine, look_at_clocks, machine};
 
 use crate::{
@@ -43,6 +43,12 @@ pub fn our_mounts() -> Mounts {
 #[must_use]
 pub fn mounts_of(process: ProcessId) -> Option<Mounts> {
     process::mountinfo(Path::new("/proc"), process).map(|path| Mounts::read(&path))
+}
+
+/// Whether a process is still the same one.
+#[must_use]
+pub fn is_running(process: ProcessId) -> bool {
+    process::mountinfo(Path::new("/proc"), process).is_some()
 }
 
 /// What incidents call a device of the device mapper (`dm-0`): `mapper/NAME`. None for others.

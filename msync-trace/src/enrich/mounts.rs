@@ -17,6 +17,8 @@ pub struct Mount {
     pub root: Vec<u8>,
     /// Where.
     pub point: Vec<u8>,
+    /// What it was mounted from: `/dev/sda1`, `server:/export`, or any name.
+    pub source: Vec<u8>,
     /// Whether its filesystem can not be written: mounted so, or for an error since (ext4 from 6.15
     /// on has options of its own for that).
     pub read_only: bool,
@@ -129,7 +131,9 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?);
     // Options of the mount and optional fields, then a dash, type, source, and those of the
     // filesystem.
-    let options = fields.skip_while(|field| *field != b"-").nth(3);
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(2);
+    let source = unescape(fields.next().unwrap_or_default());
+    let options = fields.next();
     let options = options.unwrap_or_default().split(|b| *b == b',');
     let read_only = options
         .into_iter()
@@ -139,6 +143,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
         dev,
         root,
         point,
+        source,
         read_only,
     })
 }

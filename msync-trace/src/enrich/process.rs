@@ -93,26 +93,33 @@ fn suspended_ns(proc: &Path) -> u64 {
     uptime_ns.saturating_sub(running)
 }
 
-/// The path of cgroup v2 (`0::/path`); on a machine with v1 only, or where everything is in v2's
-/// root, the path of the first v1 hierarchy that says more.
+/// The path of cgroup v2 (`0::/path`). Where that says nothing, or does not name the container that
+/// v1 names (both mounted side by side), the path of the first v1 hierarchy that says more.
 fn cgroup_path(text: &[u8]) -> Option<Name> {
     let paths = text.split(|b| *b == b'\n').filter_map(|line| {
         let mut fields = line.splitn(3, |b| *b == b':');
         let v2 = fields.next()? == b"0";
         Some((v2, fields.nth(1)?))
     });
+    let names_container = |path: &[u8]| super::container::of_cgroup(&Name::from(path)).is_some();
     let mut unified = None;
-    let mut legacy = None;
+    let mut legacy: Option<&[u8]> = None;
     for (v2, path) in paths {
         if v2 {
             unified = Some(path);
-        } else if path != b"/" && legacy.is_none() {
-            legacy = Some(path);
+        } else if path != b"/" && legacy.is_none_or(|first| !names_container(first)) {
+            legacy = match legacy {
+                Some(first) if !names_container(path) => Some(first),
+                _ => Some(path),
+            };
         }
     }
-    match unified {
-        Some(b"/") => legacy.or(unified),
-        _ => unified.or(legacy),
+    let says_more = |unified: &[u8], legacy: &[u8]| {
+        unified == b"/" || (names_container(legacy) && !names_container(unified))
+    };
+    match (unified, legacy) {
+        (Some(unified), Some(legacy)) if says_more(unified, legacy) => Some(legacy),
+        (unified, legacy) => unified.or(legacy),
     }
     .map(Name::from)
 }
@@ -142,6 +149,12 @@ mod tests {
             "/docker/x"
         );
         assert_eq!(path(b"2:cpu:/\n0::/\n").unwrap(), "/");
+        let id = "3f4e1a5c".repeat(8);
+        let both = format!(
+            "12:rdma:/\n11:pids:/system.slice/docker.service\n4:memory:/docker/{id}\n\
+             1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n"
+        );
+        assert_eq!(path(both.as_bytes()).unwrap(), format!("/docker/{id}"));
         assert_eq!(path(b""), None);
     }
 

@@ -7,6 +7,7 @@
 mod fact;
 mod incident;
 mod inode;
+pub(crate) mod keep;
 mod range;
 mod task;
 mod time;

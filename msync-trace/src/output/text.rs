@@ -189,6 +189,9 @@ impl<W: Write> Text<W> {
         }
         if let Some(container) = &incident.process.container {
             let _ = write!(out, "; container {:.12}", container.id);
+            if let Some(pod) = &container.pod_uid {
+                let _ = write!(out, " of pod {pod}");
+            }
         }
         out
     }

@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    memory::{Cached, Dirtiness, Window, page_size},
+    memory::{Cached, Dirtiness, page_size},
+    sight::Sight,
     target::{Obstacle, Target},
 };
 use crate::{
@@ -231,9 +232,10 @@ fn look(
     let size = page_size();
     let pages = (range.len() as usize).div_ceil(size);
     let cannot = |error| Obstacle::new(format!("cannot look into the page cache: {error}"));
-    let window = Window::new(&target.file, range.start(), pages).map_err(cannot)?;
-    let resident = window.resident().map_err(cannot)?;
-    if resident.iter().all(|is_there| !is_there) {
+    let sight = Sight::new(target, range.start(), pages).map_err(cannot)?;
+    let mut memory = vec![0; pages * size];
+    let first = sight.read(&mut memory).map_err(cannot)?;
+    if first.iter().all(|page| *page == Cached::Absent) {
         findings.push(&Pages {
             range,
             in_cache: InCache::No,
@@ -242,13 +244,11 @@ fn look(
         });
         return Ok(());
     }
-    let mut memory = vec![0; pages * size];
-    let first = window.read(&mut memory).map_err(cannot)?;
-    let dirty_before = window.dirtiness();
+    let dirty_before = sight.dirtiness(&first);
     let disk = target.disk.read(range);
     let mut again = vec![0; pages * size];
-    let second = window.read(&mut again).map_err(cannot)?;
-    let dirty_after = window.dirtiness();
+    let second = sight.read(&mut again).map_err(cannot)?;
+    let dirty_after = sight.dirtiness(&second);
     let size_now = target.size();
     for index in 0..pages {
         let start = range.start() + (index * size) as u64;
@@ -258,8 +258,9 @@ fn look(
         let at = index * size..index * size + bytes.len() as usize;
         let page = Page {
             first: first[index],
-            dirtiness: worst(dirty_before[index], dirty_after[index]),
-            changed: second[index] == Cached::Here && memory[at.clone()] != again[at.clone()],
+            dirtiness: dirty_before[index].worse(dirty_after[index]),
+            changed: matches!(second[index], Cached::Here | Cached::Theirs)
+                && memory[at.clone()] != again[at.clone()],
             cut: size_now < bytes.end(),
             disk: disk
                 .hidden
@@ -272,14 +273,6 @@ fn look(
         findings.push(&pages);
     }
     Ok(())
-}
-
-fn worst(a: Dirtiness, b: Dirtiness) -> Dirtiness {
-    match (a, b) {
-        (Dirtiness::Dirty, _) | (_, Dirtiness::Dirty) => Dirtiness::Dirty,
-        (Dirtiness::Unknown, _) | (_, Dirtiness::Unknown) => Dirtiness::Unknown,
-        (Dirtiness::Clean, Dirtiness::Clean) => Dirtiness::Clean,
-    }
 }
 
 /// What was seen of one page.
@@ -307,6 +300,10 @@ impl Page<'_> {
         use OnDisk::{Differs, Same};
         match (self.first, self.dirtiness) {
             (Cached::Absent, _) => state(No, OnDisk::Unknown, None),
+            (Cached::Unseen, _) => unknown(
+                range,
+                "no program has it in its page table, and opening the file would drop it",
+            ),
             (Cached::Slipped, _) => unknown(range, "it left memory while it was read"),
             _ if self.cut => unknown(range, "the file became shorter meanwhile"),
             (_, Dirtiness::Dirty) => state(

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    btrfs::Chunks,
     device::Device,
     filesystem::FileSystem,
     place::{Place, places},
@@ -26,7 +27,37 @@ pub(super) struct Below {
     pub(super) file: Arc<File>,
     pub(super) filesystem: FileSystem,
     /// Or why there is none to be read.
-    pub(super) device: Result<Device, String>,
+    pub(super) medium: Result<Medium, String>,
+}
+
+/// What the places that a filesystem speaks of are on.
+#[derive(Debug)]
+pub(super) enum Medium {
+    /// Its device.
+    Device(Device),
+    /// Devices of btrfs.
+    Btrfs(Chunks),
+}
+
+impl Medium {
+    /// Reads from this place on. What is not known is told, with its place in `range`, for which
+    /// these bytes are.
+    fn read(&self, place: u64, into: &mut [u8], range: ByteRange) -> Vec<(ByteRange, String)> {
+        let found = match self {
+            Self::Device(device) => device.read(place, into).map(|()| Vec::new()),
+            Self::Btrfs(chunks) => chunks.read(place, into),
+        };
+        match found {
+            Err(why) => vec![(range, why)],
+            Ok(hidden) => hidden
+                .into_iter()
+                .filter_map(|(from, to, why)| {
+                    let start = range.start();
+                    Some((ByteRange::new(start + from as u64, start + to as u64)?, why))
+                })
+                .collect(),
+        }
+    }
 }
 
 /// What was read.
@@ -101,11 +132,11 @@ impl Disk {
 impl Below {
     fn read(&self, range: ByteRange) -> Read {
         let nothing = |why: String| Read::nothing(range, why);
-        let device = match &self.device {
-            Ok(device) => device,
+        let medium = match &self.medium {
+            Ok(medium) => medium,
             Err(why) => return nothing(why.clone()),
         };
-        if let Some(why) = self.filesystem.hides_places(&self.file, device) {
+        if let Some(why) = self.filesystem.hides_places(&self.file, medium) {
             return nothing(why.to_owned());
         }
         let cannot = |error| format!("the filesystem does not say where the bytes lie: {error}");
@@ -118,13 +149,10 @@ impl Below {
         for piece in &before {
             let from = (piece.range.start() - range.start()) as usize;
             let into = &mut bytes[from..from + piece.range.len() as usize];
-            let read = match piece.place {
-                Place::Zeros => Ok(()),
-                Place::At(offset) => device.read(offset, into),
-                Place::Elsewhere(why) => Err(why.to_owned()),
-            };
-            if let Err(why) = read {
-                hidden.push((piece.range, why));
+            match piece.place {
+                Place::Zeros => {}
+                Place::At(place) => hidden.extend(medium.read(place, into, piece.range)),
+                Place::Elsewhere(why) => hidden.push((piece.range, why.to_owned())),
             }
         }
         match places(&self.file, range) {

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::device::Device;
+use super::{device::Device, disk::Medium};
 use crate::model::FileSystemId;
 
 /// A filesystem, by what has to be known of it.
@@ -88,11 +88,16 @@ impl FileSystem {
     }
 
     /// Why what the filesystem says of the place of a file's bytes is not all that counts.
-    pub(super) fn hides_places(self, file: &File, device: &Device) -> Option<&'static str> {
+    pub(super) fn hides_places(self, file: &File, medium: &Medium) -> Option<&'static str> {
         let flags = inode_flags(file);
         if flags & FS_ENCRYPT_FL != 0 {
             return Some("the file is encrypted on the disk");
         }
+        let device = match medium {
+            Medium::Device(device) => device,
+            // What it compresses is said of each extent.
+            Medium::Btrfs(_) => return None,
+        };
         match self {
             Self::Ext if flags & FS_JOURNAL_DATA_FL != 0 || journals_data(device.name()) => {
                 Some("the filesystem writes file contents to its journal first (data=journal)")
@@ -103,12 +108,11 @@ impl FileSystem {
             Self::F2fs if flags & FS_COMPR_FL != 0 => Some("the file is compressed on the disk"),
             Self::F2fs if has_second_device(device) => Some("the filesystem has several devices"),
             Self::F2fs => None,
-            Self::Btrfs => Some("btrfs says where bytes lie in its own space, not on which disk"),
             Self::Overlay => Some(
                 "overlayfs shows a file of another filesystem: give its path there, below the \
                  upper directory",
             ),
-            Self::Fuse | Self::Nfs | Self::Other => {
+            Self::Btrfs | Self::Fuse | Self::Nfs | Self::Other => {
                 Some("where this filesystem keeps the bytes of a file is not known")
             }
         }

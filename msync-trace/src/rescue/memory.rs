@@ -25,8 +25,13 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 pub(super) enum Cached {
     /// It was there, and its bytes were copied.
     Here,
+    /// A program has it mapped, and its bytes were copied from there.
+    Theirs,
     /// It was not there.
     Absent,
+    /// No program has it in its page table. It may be in the page cache all the same, which cannot
+    /// be looked at.
+    Unseen,
     /// It was there, but its bytes could not be had: it left in this moment, or cannot be read.
     Slipped,
 }
@@ -40,6 +45,17 @@ pub(super) enum Dirtiness {
     Dirty,
     /// This kernel does not say it.
     Unknown,
+}
+
+impl Dirtiness {
+    /// What is to be assumed of a page of which both were seen.
+    pub(super) fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Dirty, _) | (_, Self::Dirty) => Self::Dirty,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Clean, Self::Clean) => Self::Clean,
+        }
+    }
 }
 
 /// Some pages of a file (or block device), mapped to be looked at.
@@ -116,20 +132,8 @@ impl<'a> Window<'a> {
         let size = page_size();
         let into = &mut into[index * size..(index + 1) * size];
         let before = major_faults();
-        let local = libc::iovec {
-            iov_base: into.as_mut_ptr().cast(),
-            iov_len: size,
-        };
-        let remote = libc::iovec {
-            iov_base: self.base.wrapping_add(index * size).cast(),
-            iov_len: size,
-        };
-        // SAFETY: reads our own mapping into a slice of the same length; the kernel checks both.
-        let got = unsafe {
-            libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
-        };
-        let is_whole = usize::try_from(got).is_ok_and(|got| got == size);
-        if is_whole && major_faults() == before {
+        let address = self.base.wrapping_add(index * size) as u64;
+        if copy_from(std::process::id(), address, into) && major_faults() == before {
             Cached::Here
         } else {
             into.fill(0);
@@ -193,8 +197,24 @@ pub(super) fn page_size() -> usize {
     rustix::param::page_size()
 }
 
+/// Copies memory of a process, which may be our own; whether all of it.
+pub(super) fn copy_from(pid: u32, address: u64, into: &mut [u8]) -> bool {
+    let local = libc::iovec {
+        iov_base: into.as_mut_ptr().cast(),
+        iov_len: into.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: into.len(),
+    };
+    // SAFETY: reads into a slice of the same length; the kernel checks both.
+    let got =
+        unsafe { libc::process_vm_readv(pid as i32, &raw const local, 1, &raw const remote, 1, 0) };
+    usize::try_from(got).is_ok_and(|got| got == into.len())
+}
+
 /// Faults of this thread that had to wait for a disk.
-fn major_faults() -> libc::c_long {
+pub(super) fn major_faults() -> libc::c_long {
     // SAFETY: all zeros is a valid rusage, and the kernel fills it.
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -245,15 +265,17 @@ fn cachestat(file: &File, off: u64, len: u64) -> io::Result<bool> {
 }
 
 /// Documentation/admin-guide/mm/pagemap.rst
-const PAGEMAP_PRESENT: u64 = 1 << 63;
-const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
+pub(super) const PAGEMAP_PRESENT: u64 = 1 << 63;
+/// Of a file, not a copy of the program's own.
+pub(super) const PAGEMAP_FILE: u64 = 1 << 61;
+pub(super) const PAGEMAP_FRAME: u64 = (1 << 55) - 1;
 const KPF_DIRTY: u64 = 1 << 4;
 const KPF_WRITEBACK: u64 = 1 << 8;
 const KPF_COMPOUND_TAIL: u64 = 1 << 16;
 /// Pages of the largest folio (a gigabyte of 4 KiB pages), so that a walk to its head ends.
 const LARGEST_FOLIO: u64 = 1 << 18;
 
-fn entry(table: &File, index: u64) -> Option<u64> {
+pub(super) fn entry(table: &File, index: u64) -> Option<u64> {
     let mut bytes = [0; 8];
     table
         .read_exact_at(&mut bytes, index.checked_mul(8)?)
@@ -262,7 +284,7 @@ fn entry(table: &File, index: u64) -> Option<u64> {
 }
 
 /// The flags of a large folio are those of its first page.
-fn frame_is_dirty(flags: &File, frame: u64) -> Option<bool> {
+pub(super) fn frame_is_dirty(flags: &File, frame: u64) -> Option<bool> {
     for head in (frame.saturating_sub(LARGEST_FOLIO)..=frame).rev() {
         let found = entry(flags, head)?;
         if found & KPF_COMPOUND_TAIL == 0 {

@@ -5,14 +5,17 @@
 //! dirty page, or brings a page into the cache. Only the files that are saved, on another
 //! filesystem, are written.
 
+mod btrfs;
 mod compare;
 mod device;
 mod disk;
 mod filesystem;
 mod manifest;
+mod mapped;
 mod memory;
 mod place;
 mod save;
+mod sight;
 mod stack;
 mod target;
 

@@ -19,7 +19,7 @@ use super::{
     stack,
     target::{Obstacle, Target},
 };
-use crate::model::ByteRange;
+use crate::{enrich::share_a_disk, model::ByteRange};
 
 /// A directory that rescued bytes may go to.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Vault {
         if self.is_volatile {
             return Some("the directory for rescued bytes is in memory: copy it to a disk");
         }
-        stack::share_a_disk(self.dev, target.dev()).then_some(
+        share_a_disk(self.dev, target.dev()).then_some(
             "the directory for rescued bytes is on the same disk, below another filesystem: copy it \
              to another one",
         )

@@ -1,6 +1,7 @@
 //! The file to be looked at: found by its identity or its path, opened without touching it.
 
 use std::{
+    cell::OnceCell,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io,
@@ -16,10 +17,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
 use super::{
+    btrfs::Chunks,
     device::{Device, kernel_dev},
-    disk::{Below, Disk},
+    disk::{Below, Disk, Medium},
     filesystem::FileSystem,
+    mapped::{Mappings, Number},
 };
 use crate::{
     enrich::{Mount, Mounts, mounts_of, our_mounts},
@@ -37,11 +42,20 @@ impl Obstacle {
     }
 }
 
-/// An open file, and the disk below it.
+/// A file, and the disk below it.
 #[derive(Debug)]
 pub struct Target {
-    pub(super) file: Arc<File>,
+    /// Open to be read; none where opening it would empty its page cache.
+    pub(super) file: Option<Arc<File>>,
     pub(super) disk: Disk,
+    /// To ask what it is.
+    look: Arc<File>,
+    /// As the process has it mapped that was lied to, and as any has: once they were asked for.
+    mapped: OnceCell<Mappings>,
+    mapped_by_all: OnceCell<Mappings>,
+    process: Option<ProcessId>,
+    /// Looking through all processes takes its time.
+    asks_all: bool,
     key: InodeKey,
     dev: u32,
 }
@@ -62,7 +76,19 @@ impl Target {
             Some(mount) => mount.dev,
             None => kernel_dev(found.metadata().map_err(cannot)?.dev()),
         };
-        Self::open_found(&found, dev, patience)
+        match FileSystem::of(&found).cannot_be_opened() {
+            Some(why) => {
+                let ino = found.metadata().map_err(cannot)?.ino();
+                let key = InodeKey {
+                    fs: FileSystemId::Device(dev),
+                    ino,
+                    generation: 0,
+                    subvolume: 0,
+                };
+                Self::unopened(found, key, dev, None).ok_or_else(|| Obstacle::new(why))
+            }
+            None => Self::open_found(&found, dev, patience),
+        }
     }
 
     /// The file with this identity, wherever its name is by now: it may have been renamed, deleted
@@ -80,14 +106,71 @@ impl Target {
         patience: Duration,
     ) -> Result<Self, Obstacle> {
         let mut why = Obstacle::new("its filesystem is not mounted here any more");
+        // Of a server's, which may be dead and must not be asked without need.
+        let is_served = matches!(key.fs, FileSystemId::Device(dev) if dev >> 20 == 0);
+        let mapped = match is_served {
+            true => Self::mapped_by(key, dev, process),
+            false => None,
+        };
+        if let Some(target) = mapped {
+            return Ok(target);
+        }
         for (mount, point) in mounts(key, dev, process) {
             match Self::on_mount(key, mount.dev, &point, patience) {
-                Ok(Some(target)) => return Ok(target),
+                Ok(Some(target)) => {
+                    return Ok(Self { process, ..target });
+                }
                 Ok(None) => {}
                 Err(obstacle) => why = obstacle,
             }
         }
-        Err(why)
+        match is_served {
+            true => None,
+            false => Self::mapped_by(key, dev, process),
+        }
+        .ok_or(why)
+    }
+
+    /// The file as this process has it mapped, or if it has not, any other one.
+    fn mapped_by(key: InodeKey, dev: Option<u32>, process: Option<ProcessId>) -> Option<Self> {
+        let dev = match key.fs {
+            FileSystemId::Device(dev) => dev,
+            _ => dev?,
+        };
+        // Two subvolumes have the same numbers, and only the open file would tell them apart.
+        if key.subvolume != 0 {
+            return None;
+        }
+        let number = Number { dev, ino: key.ino };
+        let theirs = process.map(|process| Mappings::of_process(process, number));
+        let look = match theirs.and_then(|theirs| theirs.look().ok()) {
+            Some(look) => look,
+            None => Mappings::of_all(number).look().ok()?,
+        };
+        Self::unopened(look, key, dev, process)
+    }
+
+    /// A file that must not be opened; `None`: nothing of it can be seen.
+    fn unopened(look: File, key: InodeKey, dev: u32, process: Option<ProcessId>) -> Option<Self> {
+        let look = Arc::new(look);
+        let below = Below {
+            file: Arc::clone(&look),
+            filesystem: FileSystem::Other,
+            medium: Err("where this filesystem keeps the bytes of a file is not known".to_owned()),
+        };
+        let target = Self {
+            file: None,
+            disk: Disk::new(below, AT_ONCE).ok()?,
+            look,
+            mapped: OnceCell::new(),
+            mapped_by_all: OnceCell::new(),
+            process,
+            asks_all: true,
+            key,
+            dev,
+        };
+        let is_seen = target.mapped().any(|mapped| !mapped.is_empty());
+        is_seen.then_some(target)
     }
 
     /// `None`: this is another filesystem.
@@ -122,9 +205,6 @@ impl Target {
     }
 
     fn open_found(found: &File, dev: u32, patience: Duration) -> Result<Self, Obstacle> {
-        if let Some(why) = FileSystem::of(found).cannot_be_opened() {
-            return Err(Obstacle::new(why));
-        }
         let file = open(&again(found), READ).map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Obstacle::new(
                 "only the owner of the file or root may look at its page cache: run it with sudo",
@@ -160,16 +240,25 @@ impl Target {
             },
         };
         let file = Arc::new(file);
+        let medium = match filesystem {
+            FileSystem::Btrfs => Ok(Medium::Btrfs(Chunks::new(Arc::clone(&file)))),
+            _ => device.map(Medium::Device),
+        };
         let below = Below {
             file: Arc::clone(&file),
             filesystem,
-            device,
+            medium,
         };
         let disk = Disk::new(below, patience)
             .map_err(|error| Obstacle::new(format!("cannot start a thread: {error}")))?;
         Ok(Self {
-            file,
+            file: Some(Arc::clone(&file)),
             disk,
+            look: file,
+            mapped: OnceCell::new(),
+            mapped_by_all: OnceCell::new(),
+            process: None,
+            asks_all: false,
             key,
             dev,
         })
@@ -189,14 +278,62 @@ impl Target {
 
     /// Its length now, in bytes.
     pub(super) fn size(&self) -> u64 {
-        self.file.metadata().map_or(0, |what| what.len())
+        match &self.file {
+            Some(file) => file.metadata().map_or(0, |what| what.len()),
+            None => known_size(&self.look).unwrap_or_else(|| {
+                let ends = self.mapped().map(Mappings::end);
+                ends.max().unwrap_or(0)
+            }),
+        }
+    }
+
+    /// Looks for pages in all processes that have it mapped, not only in the one that was lied to.
+    #[must_use]
+    pub fn asking_all(self) -> Self {
+        Self {
+            asks_all: true,
+            ..self
+        }
+    }
+
+    /// As programs have it mapped: first the one that was lied to.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = &Mappings> {
+        let number = Number {
+            dev: self.dev,
+            ino: self.key.ino,
+        };
+        let ours = move |found: Mappings| match &self.file {
+            Some(file) => found.only_of(file),
+            None => found,
+        };
+        let theirs = self.process.map(|process| {
+            let find = || ours(Mappings::of_process(process, number));
+            self.mapped.get_or_init(find)
+        });
+        let all = move || {
+            let find = || ours(Mappings::of_all(number));
+            self.asks_all.then(|| self.mapped_by_all.get_or_init(find))
+        };
+        theirs
+            .into_iter()
+            .chain(std::iter::once_with(all).flatten())
     }
 
     /// Names it has, as our mounts show it: where it is now.
     #[must_use]
     pub fn path_now(&self) -> Option<PathBuf> {
-        fs::read_link(again(&self.file)).ok()
+        fs::read_link(again(&self.look)).ok()
     }
+}
+
+/// More than an answer takes for which no disk is asked.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// The length of a file as the kernel remembers it: a server that hangs is not asked.
+fn known_size(look: &File) -> Option<u64> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let what = statx(look, c"", flags, StatxFlags::SIZE).ok()?;
+    Some(what.stx_size)
 }
 
 /// Reads without a trace: no access time, no waiting for a lease, no controlling terminal.

@@ -340,6 +340,10 @@ pub struct Container {
     pub id: String,
     /// `containerd`, `cri-o`, `docker`, `podman`; null where the cgroup does not say.
     pub runtime: Option<String>,
+    /// Uid of the pod around it, with dashes (that of a static pod has none); left out where there
+    /// is no pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 }
 
 /// Something happened to an earlier incident.

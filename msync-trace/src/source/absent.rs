@@ -40,8 +40,8 @@ impl FactSource for Absent {
         match *self {}
     }
 
-    async fn finish(self, _why: StopReason, _into: &mut Vec<Fact>) -> Vec<String> {
-        match self {}
+    async fn finish(&mut self, _why: StopReason, _into: &mut Vec<Fact>) -> Vec<String> {
+        match *self {}
     }
 
     fn released(&mut self, _inode: &InodeKey, _why: Release) {

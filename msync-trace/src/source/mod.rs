@@ -102,6 +102,8 @@ pub struct Options {
     /// Size of each ring of records between kernel and user space, bytes, a power of two from 4096
     /// on; otherwise 1 MiB.
     pub ring_bytes: Option<u32>,
+    /// Hooks and maps outlive this process, and those of an earlier one are taken over.
+    pub pin: bool,
 }
 
 /// Facts of a kernel whose clock is not ours, or of another machine.
@@ -205,8 +207,23 @@ pub trait FactSource: Sized {
         into: &mut Vec<Fact>,
     ) -> impl Future<Output = Result<Progress, Self::Error>>;
 
-    /// Detaches every hook and appends what was still on its way. Gives the last messages.
-    fn finish(self, why: StopReason, into: &mut Vec<Fact>) -> impl Future<Output = Vec<String>>;
+    /// What [`Self::taken`] was given last, in an earlier process, if the facts go on where that one
+    /// ended. Asked once, before the first facts.
+    fn resume(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// All facts handed on so far were taken in, and what follows from them was shown. `state` is
+    /// what the taker has to know to go on in another process; it is not asked each time.
+    fn taken(&mut self, _state: &mut dyn FnMut() -> Vec<u8>) {}
+
+    /// Appends what was still on its way, and detaches every hook that is not to outlive this
+    /// process. Gives the last messages. Only [`Self::taken`] may follow.
+    fn finish(
+        &mut self,
+        why: StopReason,
+        into: &mut Vec<Fact>,
+    ) -> impl Future<Output = Vec<String>>;
 
     /// The correlator holds nothing outstanding of this inode any more; what to do is said at
     /// [`Release`].

@@ -215,6 +215,16 @@ fn write_log_again(log: &Path) -> Result<(), StoreError> {
     again().during("write", log)
 }
 
+/// Where the filesystem of a file is mounted, as far as device numbers tell; `None` if its folder cannot
+/// be looked at.
+pub(super) fn mounted_at(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent()?;
+    let dev = |folder: &Path| fs::metadata(folder).map(|is| is.dev()).ok();
+    let ours = dev(folder)?;
+    let same = folder.ancestors().take_while(|it| dev(it) == Some(ours));
+    same.last().map(Path::to_owned)
+}
+
 /// Which file it is, to notice that another one has its name.
 pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|is| (is.dev(), is.ino()))

@@ -11,13 +11,26 @@ use crate::schema::Word;
 /// `PRAGMA application_id` of a record: "msyt".
 pub(super) const APPLICATION: u32 = 0x6d73_7974;
 /// `PRAGMA user_version`: the layout that this program writes.
-pub(super) const LAYOUT: i32 = 1;
+pub(super) const LAYOUT: i32 = 2;
 /// The oldest msync-trace that reads it.
 const READ_BY: &str = "0.1.0";
 
 const TABLES: &str = include_str!("layout.sql");
-/// From layout n + 1 to n + 2.
-const STEPS: [&str; 0] = [];
+/// From layout n + 1 to n + 2. Nobody but a writer takes them: what reads must know all layouts.
+const STEPS: [&str; 1] = [PACKS];
+
+const PACKS: &str = "
+CREATE TABLE IF NOT EXISTS packs (
+    block INTEGER PRIMARY KEY,
+    facts BLOB NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS fact_is_deleted AFTER DELETE ON facts BEGIN
+    DELETE FROM packs WHERE block = OLD.fact / 32768;
+END;
+CREATE TRIGGER IF NOT EXISTS fact_is_changed AFTER UPDATE ON facts BEGIN
+    DELETE FROM packs WHERE block IN (OLD.fact / 32768, NEW.fact / 32768);
+END;
+";
 
 /// Makes the tables of an empty database.
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -100,4 +113,35 @@ fn about(connection: &Connection, key: &str) -> String {
         })
         .optional();
     value.ok().flatten().unwrap_or_else(|| "?".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const FIRST: &str = include_str!("../../tests/data/record/layout-1.sql");
+
+    /// What is in a database: tables, columns and all, by name.
+    fn schema(connection: &Connection) -> BTreeMap<String, String> {
+        let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_record_of_the_first_layout_becomes_one_like_those_that_are_made_now() {
+        let mut old = Connection::open_in_memory().unwrap();
+        old.execute_batch(FIRST).unwrap();
+        old.pragma_update(None, "application_id", APPLICATION)
+            .unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        lift(&mut old, Path::new("old.db")).unwrap();
+        assert_eq!(version(&old, Path::new("old.db")).unwrap(), LAYOUT);
+        let mut new = Connection::open_in_memory().unwrap();
+        create(&mut new).unwrap();
+        assert_eq!(schema(&old), schema(&new));
+    }
 }

@@ -1,4 +1,4 @@
--- The layout of a record, version 1. docs/record.md explains it to its users.
+-- The layout of a record, version 2. docs/record.md explains it to its users.
 --
 -- Numbers. Times are nanoseconds: mono_ns on the kernel's CLOCK_MONOTONIC of that run, wall_ns since
 -- 1970-01-01 UTC. Numbers of 64 bits keep their bits: from 2^63 on (addresses) they are negative here,

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -19,7 +19,7 @@ use super::{StoreError, error::While, file::sibling};
 #[derive(Debug)]
 pub(super) struct WriterLock {
     /// Open as long as the lock is held.
-    _file: File,
+    file: Option<File>,
     path: PathBuf,
 }
 
@@ -50,20 +50,43 @@ impl WriterLock {
             if !is_at(&file, &path) {
                 continue;
             }
-            let pid = format!("{}\n", std::process::id());
-            file.set_len(0)
-                .and_then(|()| file.write_all(pid.as_bytes()))
-                .during("write", &path)?;
-            return Ok(Self { _file: file, path });
+            // On a full disk what stands there already need not be written.
+            if pid_in(&mut file) != Some(std::process::id()) {
+                write_pid(&mut file).during("write", &path)?;
+            }
+            return Ok(Self {
+                file: Some(file),
+                path,
+            });
         }
+    }
+
+    /// Whether it still keeps others out: its file may have been removed, or its filesystem replaced.
+    pub(super) fn is_in_place(&self) -> bool {
+        let is_at = |file| is_at(file, &self.path);
+        self.file.as_ref().is_some_and(is_at)
+    }
+
+    /// Gives it up and leaves its file there: one on a disk that fails is better not touched. (Kept
+    /// open, it would keep that from being unmounted.)
+    pub(super) fn let_go(mut self) {
+        self.file = None;
     }
 }
 
 impl Drop for WriterLock {
     fn drop(&mut self) {
-        // Left behind, it holds up nobody.
-        let _ = fs::remove_file(&self.path);
+        // Left behind, it holds up nobody; and another one in its place is not ours.
+        if self.is_in_place() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
 }
 
 fn is_at(file: &File, path: &Path) -> bool {

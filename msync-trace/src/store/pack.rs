@@ -102,6 +102,12 @@ impl Packer {
     }
 }
 
+/// Whether a record has packs: layout 1 has none.
+pub(super) fn are_there(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'packs')";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
 /// The facts of a block; `None`: read the table instead.
 pub(super) fn load(connection: &Connection, block: i64) -> rusqlite::Result<Option<Vec<Columns>>> {
     let mut pack = connection.prepare_cached("SELECT facts FROM packs WHERE block = ?1")?;

@@ -173,6 +173,22 @@ impl Batch {
         there
     }
 
+    /// When the last fact in it happened.
+    pub(super) fn last_fact(&self) -> Option<MonoTime> {
+        self.entries.iter().rev().find_map(|it| match &it.entry {
+            Entry::Fact(_, fact) => Some(fact.at),
+            _ => None,
+        })
+    }
+
+    /// Number of the last fact in it.
+    pub(super) fn last_number(&self) -> Option<i64> {
+        self.entries.iter().rev().find_map(|it| match it.entry {
+            Entry::Fact(number, _) => Some(number),
+            _ => None,
+        })
+    }
+
     /// Facts and incidents in it.
     pub(super) fn counts(&self) -> (u64, u64) {
         let mut counts = (0, 0);
@@ -246,6 +262,11 @@ impl Queue {
     /// Whether something in it should not wait.
     pub(super) fn is_urgent(&self) -> bool {
         self.urgent || self.bytes > self.limit / 8
+    }
+
+    /// Whether half of what it can hold is taken.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.bytes + self.in_flight > self.limit / 2
     }
 
     /// What was given up and not yet forgotten.

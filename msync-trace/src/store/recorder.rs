@@ -1,6 +1,7 @@
 //! Stores while others trace: a queue, a thread, and patience with the disk.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -14,7 +15,7 @@ use super::{
     lock::WriterLock,
     queue::{Batch, Dropped, Entry, Queue},
     retention::Retention,
-    write::{GapRow, Writing, next_fact},
+    write::{GapRow, Numbers, Writing, next_fact},
 };
 use crate::{
     model::{Fact, InodeKey, MonoTime},
@@ -49,7 +50,6 @@ pub struct Recorder {
     path: PathBuf,
     limits: Limits,
     next_fact: i64,
-    first_fact: i64,
     /// Not handed over yet.
     pending: Vec<Entry>,
     writer: Option<JoinHandle<()>>,
@@ -184,7 +184,6 @@ impl Recorder {
             path,
             limits,
             next_fact,
-            first_fact: next_fact,
             pending: Vec::new(),
             writer: None,
             look,
@@ -198,19 +197,26 @@ impl Recorder {
         &self.path
     }
 
-    /// The run begins: from here on things are stored.
+    /// The run begins: from here on things are stored. To be called once, and before any fact.
     ///
     /// # Errors
     /// If there can be no thread for it.
     pub fn begin(&mut self, header: RunHeader) -> Result<(), StoreError> {
+        self.begin_with(header, Retention::new(self.limits))
+    }
+
+    fn begin_with(&mut self, header: RunHeader, retention: Retention) -> Result<(), StoreError> {
         let writer = Writer {
             shared: Arc::clone(&self.shared),
             path: self.path.clone(),
+            seen: (header.began, header.began_wall),
             header,
-            first_fact: self.first_fact,
+            numbers: Numbers::from(self.next_fact),
+            mounted_at: file::mounted_at(&self.path),
+            lock: self.lock.take(),
             look: self.look,
             writing: None,
-            retention: Retention::new(self.limits),
+            retention,
             trouble: None,
         };
         let thread = thread::Builder::new().name("record".to_owned());
@@ -280,6 +286,19 @@ impl Recorder {
                 super::error::spell(&self.path),
                 HANGS.as_secs()
             ));
+        }
+    }
+
+    /// Waits while much is waiting to be stored, as long as the disk answers: for whoever can. Facts
+    /// of a file would otherwise come faster than any disk takes them, and the oldest be lost.
+    pub fn wait_for_room(&self) {
+        let mut state = self.shared.lock();
+        let began = Instant::now();
+        while state.queue.is_half_full() && !state.trouble && began.elapsed() < HANGS {
+            state = match self.shared.done.wait_timeout(state, GATHER) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
         }
     }
 
@@ -373,7 +392,6 @@ impl Recorder {
         }
         self.shared.work.notify_one();
         // The disk may hold it up for ever: it goes with the program, and so does its lock.
-        std::mem::forget(self.lock.take());
         Kept {
             lost_facts: kept.lost_facts + facts,
             lost_incidents: kept.lost_incidents + incidents,
@@ -409,13 +427,28 @@ impl Trouble {
     }
 }
 
+/// What the thread has to do next.
+enum Work {
+    /// Store this, and say that so much was given up before it.
+    Batch(Batch, Dropped),
+    /// Delete what has become too old.
+    Age,
+    /// All is stored, or given up.
+    End,
+}
+
 /// What the thread does.
 struct Writer {
     shared: Arc<Shared>,
     path: PathBuf,
     header: RunHeader,
-    first_fact: i64,
+    numbers: Numbers,
+    mounted_at: Option<PathBuf>,
+    /// Held while the record is open, and no longer: its file lies beside it.
+    lock: Option<WriterLock>,
     look: LookAtClocks,
+    /// How far time has come in what was read from elsewhere.
+    seen: (MonoTime, WallTime),
     writing: Option<Writing>,
     retention: Retention,
     trouble: Option<Trouble>,
@@ -423,19 +456,43 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        while let Some((mut batch, dropped)) = self.wait() {
-            let now = (self.look)();
-            let gap = self.gap(dropped, now.1);
-            match self.store(&mut batch, gap.as_ref(), now) {
-                Ok(()) => self.succeeded(&batch, gap),
-                Err(error) => self.failed(batch, error, now.1),
+        loop {
+            match self.wait() {
+                Work::Batch(batch, dropped) => self.take(batch, dropped),
+                Work::Age => {
+                    self.delete_old();
+                    self.shared.lock().busy_since = None;
+                }
+                Work::End => break,
             }
         }
         self.close();
     }
 
-    /// The next batch when it is time to store it; `None` when all is over.
-    fn wait(&self) -> Option<(Batch, Dropped)> {
+    fn take(&mut self, mut batch: Batch, dropped: Dropped) {
+        let now = self.now(&batch);
+        let gap = self.gap(dropped, now.1);
+        match self.store(&mut batch, gap.as_ref(), now) {
+            Ok(()) => self.succeeded(&batch, gap),
+            Err(error) => self.failed(batch, error, now.1),
+        }
+    }
+
+    /// Both clocks, those of the facts if they were read from elsewhere.
+    fn now(&mut self, batch: &Batch) -> (MonoTime, WallTime) {
+        if self.header.input.is_none() {
+            return (self.look)();
+        }
+        if let Some(at) = batch.last_fact() {
+            let offset = self.header.start.wall_minus_mono_ns;
+            let wall = at.0.cast_signed().saturating_add(offset);
+            self.seen = (at, WallTime(wall));
+        }
+        self.seen
+    }
+
+    /// Waits until there is something to do. While nothing comes that is a matter of hours.
+    fn wait(&self) -> Work {
         let mut state = self.shared.lock();
         let mut oldest: Option<Instant> = None;
         // The header of the run is written at once.
@@ -444,20 +501,23 @@ impl Writer {
             let nothing = state.queue.is_empty() && state.queue.dropped().is_none();
             let idle = nothing && !begins && self.trouble.is_none();
             if state.give_up || (state.ending && idle) {
-                return None;
+                return Work::End;
             }
             let until = match &self.trouble {
                 Some(trouble) => Some(trouble.next_attempt(state.closing)),
                 None if begins || (!nothing && (state.closing || state.queue.is_urgent())) => {
                     Some(Instant::now())
                 }
-                None if nothing => None,
+                None if nothing => self.retention.next_look(),
                 None => Some(*oldest.get_or_insert_with(Instant::now) + GATHER),
             };
             if until.is_some_and(|until| until <= Instant::now()) {
                 state.busy_since = Some(Instant::now());
+                if idle {
+                    return Work::Age;
+                }
                 let dropped = state.queue.dropped();
-                return Some((state.queue.take(self.retention.batch()), dropped));
+                return Work::Batch(state.queue.take(self.retention.batch()), dropped);
             }
             state = self.sleep(state, until);
         }
@@ -499,10 +559,12 @@ impl Writer {
         gap: Option<&GapRow>,
         now: (MonoTime, WallTime),
     ) -> Result<(), StoreError> {
+        let last = batch.last_number().max(gap.and_then(GapRow::last));
+        self.hold_lock()?;
         let writing = match &mut self.writing {
             Some(writing) => writing,
             none => {
-                let opened = Writing::open(&self.path, &self.header, self.first_fact)?;
+                let opened = Writing::open(&self.path, &self.header, &mut self.numbers)?;
                 // Of an attempt that seemed to fail.
                 let there = batch.forget(opened.stored());
                 self.shared.lock().kept.add(there);
@@ -510,14 +572,53 @@ impl Writer {
             }
         };
         writing.store(batch, gap, now)?;
-        let deleted = self.retention.after_commit(writing, now.1);
-        match deleted {
+        self.numbers.reached(last);
+        self.delete_old();
+        Ok(())
+    }
+
+    /// Nothing is written without the lock. If its file has gone, with its folder or by itself, someone
+    /// else may have written meanwhile.
+    fn hold_lock(&mut self) -> Result<(), StoreError> {
+        if self.lock.as_ref().is_some_and(WriterLock::is_in_place) {
+            return Ok(());
+        }
+        self.writing = None;
+        self.let_go();
+        self.is_mounted()?;
+        self.lock = Some(WriterLock::take(&self.path)?);
+        Ok(())
+    }
+
+    /// In the bare mount point nobody would ever find what is stored.
+    fn is_mounted(&self) -> Result<(), StoreError> {
+        let now = file::mounted_at(&self.path);
+        match now.as_ref().zip(self.mounted_at.as_ref()) {
+            Some((now, before)) if now != before && before.starts_with(now) => {
+                let error = io::Error::other("its filesystem is not mounted any more");
+                Err(error).during("open", &self.path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn let_go(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            lock.let_go();
+        }
+    }
+
+    fn delete_old(&mut self) {
+        let now = (self.look)().1;
+        let Some(writing) = &mut self.writing else {
+            return;
+        };
+        match self.retention.look(writing, now) {
             Ok(None) => {}
             Ok(Some(message)) => self.shared.say(&message),
-            // The batch is stored all the same; the next one meets what is wrong with the disk.
+            // What came is stored all the same; the next batch meets what is wrong with the disk.
             Err(error) => log::warn!("{error}"),
         }
-        Ok(())
     }
 
     fn succeeded(&mut self, batch: &Batch, gap: Option<GapRow>) {
@@ -581,8 +682,10 @@ impl Writer {
                 });
             }
         }
-        // Whatever it holds of the file may not be what is on the disk.
+        // Whatever it holds of the file may not be what is on the disk. And nothing is left open there:
+        // its filesystem may have to be mounted anew.
         self.writing = None;
+        self.let_go();
     }
 
     fn close(mut self) {
@@ -612,4 +715,97 @@ fn lost_in_words(dropped: Dropped) -> String {
         "{} facts, {} incidents and {} other things are not in the record",
         dropped.facts, dropped.incidents, dropped.others
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+    use crate::{
+        model::{FactKind, LossCause, Lost},
+        schema::{Filters, KernelRecord, Start},
+        store::Reader,
+    };
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    static DAYS: AtomicI64 = AtomicI64::new(0);
+
+    fn clocks() -> (MonoTime, WallTime) {
+        let days = DAYS.load(Ordering::Relaxed) * DAY.as_nanos() as i64;
+        let began = 1_763_640_000_000_000_000;
+        (MonoTime(days as u64), WallTime(began + days))
+    }
+
+    fn header() -> RunHeader {
+        let (began, began_wall) = clocks();
+        RunHeader {
+            began,
+            began_wall,
+            start: Start {
+                version: "0.1.0".to_owned(),
+                pid: 7,
+                kernel: KernelRecord {
+                    name: "Linux".to_owned(),
+                    release: "6.12".to_owned(),
+                    machine: "x86_64".to_owned(),
+                },
+                boot_id: None,
+                host: None,
+                tier: "fentry".to_owned(),
+                hooks: Vec::new(),
+                wall_minus_mono_ns: began_wall.0,
+                calls: Vec::new(),
+                filters: Filters::default(),
+                command: None,
+            },
+            include_async: false,
+            input: None,
+        }
+    }
+
+    /// A machine on which nothing is lost any more: what it lost long ago still goes in time.
+    #[test]
+    fn what_becomes_too_old_goes_though_nothing_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let limits = Limits {
+            keep: Some(30 * DAY),
+            max_size: None,
+        };
+        let say = |message: &str| eprintln!("{message}");
+        let mut recorder = Recorder::open(&path, limits, clocks, Box::new(say)).unwrap();
+        let retention = Retention::new(limits).with_pace(Duration::from_millis(10));
+        recorder.begin_with(header(), retention).unwrap();
+        let lost = Lost {
+            cause: LossCause::BadLine,
+            count: 1,
+        };
+        recorder.fact(Fact {
+            at: MonoTime(1),
+            kind: FactKind::Lost(lost),
+        });
+        recorder.flush();
+        let facts = || -> i64 {
+            let reader = Reader::open(&path).unwrap();
+            let sql = "SELECT count(*) FROM facts";
+            let count = reader.connection().query_row(sql, [], |row| row.get(0));
+            count.unwrap()
+        };
+        wait_until(|| facts() == 1);
+        DAYS.store(29, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(facts(), 1, "it is not too old yet");
+        DAYS.store(31, Ordering::Relaxed);
+        wait_until(|| facts() == 0);
+        assert!(!recorder.finish().failed);
+    }
+
+    fn wait_until(mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it never came");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

@@ -36,8 +36,14 @@ const STEP: i64 = SLICE / 16;
 /// For how long the writer may be kept from writing, at a time and at the end.
 const AT_A_TIME: Duration = Duration::from_millis(200);
 const AT_THE_END: Duration = Duration::from_secs(3);
-/// How often what is too old is looked for.
+/// How often what is too old is looked for while something is written, at most.
 const PACE: Duration = Duration::from_secs(60);
+/// The same while nothing comes: then only time passes, and a few times within the age that is kept
+/// are enough.
+const IDLE_PACE: (Duration, Duration) = (PACE, Duration::from_secs(3600));
+const TIMES_WITHIN_AGE: u32 = 24;
+/// When what was not done in time is gone on with.
+const SOON: Duration = Duration::from_secs(1);
 /// The log is emptied when it is larger, bytes; where the record may be small, earlier.
 const LOG: u64 = 16 << 20;
 /// So many pages are given back at once.
@@ -47,7 +53,14 @@ const PAGES: u32 = 512;
 #[derive(Debug)]
 pub(super) struct Retention {
     limits: Limits,
+    /// How often is looked while nothing comes.
+    pace: Duration,
+    /// When all that was too old had gone, or could not be deleted.
     looked: Option<Instant>,
+    /// When there was no time to delete all that is too old or too much.
+    unfinished: Option<Instant>,
+    /// Numbers of the facts at which that is gone on with: too old, too much.
+    reached: [i64; 2],
     said_too_large: bool,
 }
 
@@ -64,7 +77,12 @@ impl Retention {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            pace: limits.keep.map_or(IDLE_PACE.1, |keep| {
+                (keep / TIMES_WITHIN_AGE).clamp(IDLE_PACE.0, IDLE_PACE.1)
+            }),
             looked: None,
+            unfinished: None,
+            reached: [0; 2],
             said_too_large: false,
         }
     }
@@ -75,13 +93,34 @@ impl Retention {
         usize::try_from(most).unwrap_or(usize::MAX).min(BATCH)
     }
 
+    /// When to look though nothing comes; `None`: not before something does.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let soon = self.unfinished.map(|at| at + SOON);
+        let looked = self.looked.map(|looked| looked + self.pace);
+        let later = self
+            .limits
+            .keep
+            .and(looked.or_else(|| Some(Instant::now())));
+        soon.or(later)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_pace(self, pace: Duration) -> Self {
+        Self { pace, ..self }
+    }
+
     /// Deletes what is too old or too much. Gives what is to be said about it.
-    pub(super) fn after_commit(
+    pub(super) fn look(
         &mut self,
         writing: &mut Writing,
         now: WallTime,
     ) -> Result<Option<String>, StoreError> {
-        self.within(writing, now, AT_A_TIME)
+        let looked = self.within(writing, now, AT_A_TIME);
+        if looked.is_err() {
+            // Not again at each batch: the disk is full or fails.
+            (self.looked, self.unfinished) = (Some(Instant::now()), None);
+        }
+        looked
     }
 
     /// The same, with more time for it.
@@ -101,13 +140,19 @@ impl Retention {
         time: Duration,
     ) -> Result<Option<String>, StoreError> {
         let until = Instant::now() + time;
+        self.unfinished = None;
         if let Some(keep) = self.limits.keep
-            && self.looked.is_none_or(|looked| looked.elapsed() > PACE)
+            && self
+                .looked
+                .is_none_or(|looked| looked.elapsed() >= PACE.min(self.pace))
         {
             let keep = i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX);
             let before = WallTime(now.0.saturating_sub(keep));
-            if delete(writing, Which::Before(before), until, |_| Ok(true))? {
+            let from = &mut self.reached[0];
+            if delete(writing, Which::Before(before), from, until, |_| Ok(true))? {
                 self.looked = Some(Instant::now());
+            } else {
+                self.unfinished = Some(Instant::now());
             }
         }
         match self.limits.max_size {
@@ -132,11 +177,15 @@ impl Retention {
         }
         // Not only just: otherwise each batch would delete.
         let enough = room - room / 16;
-        let done = delete(writing, Which::Oldest, until, |connection| {
+        let from = &mut self.reached[1];
+        let done = delete(writing, Which::Oldest, from, until, |connection| {
             Ok(used(connection)? > enough)
         })?;
         give_back(writing, log, until)?;
         let still = used(writing.connection()).during("read", &path)?;
+        if !done {
+            self.unfinished = Some(Instant::now());
+        }
         if !done || still <= room || self.said_too_large {
             return Ok(None);
         }
@@ -182,15 +231,16 @@ fn empty_log(writing: &mut Writing, larger_than: u64) {
 }
 
 /// Deletes step by step as long as there is something and more is wanted; whether that is over.
+/// Otherwise `from` says where to go on.
 fn delete(
     writing: &mut Writing,
     which: Which,
+    from: &mut i64,
     until: Instant,
     more: impl Fn(&Connection) -> rusqlite::Result<bool>,
 ) -> Result<bool, StoreError> {
     let path = writing.path().to_owned();
     let current = writing.run();
-    let mut from = 0;
     let mut deleted = false;
     let over = loop {
         let connection = writing.connection();
@@ -206,14 +256,17 @@ fn delete(
             which,
             current,
         };
-        let next = step.delete(from).during("shrink", &path)?;
+        let next = step.delete(*from).during("shrink", &path)?;
         transaction.commit().during("shrink", &path)?;
         deleted = true;
         match next {
-            Some(next) => from = next,
+            Some(next) => *from = next,
             None => break true,
         }
     };
+    if over {
+        *from = 0;
+    }
     if deleted {
         writing.forget_numbers();
     }
@@ -418,5 +471,42 @@ impl Step<'_> {
         let deleted = self.transaction.execute(&sql, [])?;
         // All facts have a lower number.
         Ok((deleted > 0).then_some(i64::MAX - SLICE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keeping(keep: u64) -> Retention {
+        Retention::new(Limits {
+            keep: Some(Duration::from_secs(keep)),
+            max_size: None,
+        })
+    }
+
+    #[test]
+    fn while_nothing_comes_is_looked_once_an_hour_and_more_often_only_for_short_ages() {
+        for (keep, pace) in [
+            (30 * 86_400, 3600),
+            (86_400, 3600),
+            (12 * 3600, 1800),
+            (90, 60),
+        ] {
+            let mut retention = keeping(keep);
+            assert!(
+                retention.next_look() <= Some(Instant::now()),
+                "at the start"
+            );
+            let now = Instant::now();
+            retention.looked = Some(now);
+            let next = now + Duration::from_secs(pace);
+            assert_eq!(retention.next_look(), Some(next), "{keep}");
+        }
+        let mut unlimited = Retention::new(Limits::default());
+        assert_eq!(unlimited.next_look(), None, "nothing ever wakes it");
+        let now = Instant::now();
+        unlimited.unfinished = Some(now);
+        assert_eq!(unlimited.next_look(), Some(now + SOON));
     }
 }

@@ -46,6 +46,47 @@ pub(super) struct GapRow {
     pub(super) error: String,
 }
 
+impl GapRow {
+    /// Number of the last fact that was lost.
+    pub(super) fn last(&self) -> Option<i64> {
+        self.dropped.numbers.map(|(_, last)| last)
+    }
+}
+
+/// How the facts of a run are numbered. What was counted up to in memory may be taken in the file: by
+/// somebody who wrote while we could not, or because another record has its name now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// Of the first fact of the run, in the file.
+    first: i64,
+    /// Of the next fact that comes, as counted in memory.
+    next: i64,
+    /// What to add to a number that was counted in memory.
+    shift: i64,
+}
+
+impl Numbers {
+    /// A run whose facts are counted from this number on.
+    pub(super) fn from(next: i64) -> Self {
+        Self {
+            first: next,
+            next,
+            shift: 0,
+        }
+    }
+
+    /// Up to this fact, if there was any, all is dealt with.
+    pub(super) fn reached(&mut self, last: Option<i64>) {
+        self.next = self.next.max(last.map_or(0, |last| last + 1));
+    }
+
+    /// A run begins in a file in which numbers are free from this one on.
+    fn begin(&mut self, free: i64) {
+        self.shift = self.shift.max(free - self.next);
+        self.first = self.next + self.shift;
+    }
+}
+
 /// A record that is open for writing, in one of its runs.
 #[derive(Debug)]
 pub(super) struct Writing {
@@ -53,6 +94,8 @@ pub(super) struct Writing {
     path: PathBuf,
     identity: (u64, u64),
     run: i64,
+    /// What to add to the number of a fact.
+    shift: i64,
     /// Pages of shared memory that this process had lost before.
     pages_lost: u64,
     /// Entries of this run that need not be written any more.
@@ -63,18 +106,23 @@ pub(super) struct Writing {
 
 impl Writing {
     /// Opens the record, made anew if there is none, and goes on with this run or begins it.
-    pub(super) fn open(path: &Path, header: &RunHeader, first: i64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        path: &Path,
+        header: &RunHeader,
+        numbers: &mut Numbers,
+    ) -> Result<Self, StoreError> {
         if !file::is_there(path)? {
             file::create(path)?;
         }
         let pages_lost = pages_lost();
         let mut connection = file::open(path)?;
-        let (run, stored) = begin(&mut connection, header, first).during("write", path)?;
+        let (run, stored) = begin(&mut connection, header, numbers).during("write", path)?;
         Ok(Self {
             identity: file::identity(path).during("open", path)?,
             path: path.to_owned(),
             connection,
             run,
+            shift: numbers.shift,
             pages_lost,
             stored,
             known: Known::default(),
@@ -139,6 +187,7 @@ impl Writing {
         let mut rows = Rows {
             transaction: &transaction,
             run: self.run,
+            shift: self.shift,
             known: &mut self.known,
             packer: &mut self.packer,
         };
@@ -177,28 +226,40 @@ impl Writing {
 fn begin(
     connection: &mut Connection,
     header: &RunHeader,
-    first: i64,
+    numbers: &mut Numbers,
 ) -> rusqlite::Result<(i64, u64)> {
     let start = &header.start;
     let work = connection.transaction()?;
     let there = work
         .query_row(
-            "SELECT run, stored FROM runs WHERE pid = ?1 AND began_wall_ns = ?2 AND began_ns = ?3
-                AND first_fact = ?4",
-            params![start.pid, header.began_wall.0, Bits(header.began.0), first],
-            |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())),
+            "SELECT run, stored, run = (SELECT max(run) FROM runs) FROM runs
+             WHERE pid = ?1 AND began_wall_ns = ?2 AND began_ns = ?3 AND first_fact = ?4",
+            params![
+                start.pid,
+                header.began_wall.0,
+                Bits(header.began.0),
+                numbers.first
+            ],
+            |row| {
+                let stored = row.get::<_, i64>(1)?.cast_unsigned();
+                Ok((row.get(0)?, stored, row.get::<_, bool>(2)?))
+            },
         )
         .optional()?;
-    if let Some(there) = there {
-        return Ok(there);
-    }
+    let stored = match there {
+        Some((run, stored, true)) => return Ok((run, stored)),
+        // Somebody else began a run meanwhile: facts of one run stand side by side.
+        Some((_, stored, false)) => stored,
+        None => 0,
+    };
+    numbers.begin(next_fact(&work)?);
     layout::sign(&work)?;
     work.execute(
         "INSERT INTO runs (version, host, boot_id, os, kernel, machine, pid, tier, calls,
             include_async, filters, command, input, began_ns, began_wall_ns, wall_minus_mono_ns,
             first_fact, last_fact, stored, seen_ns, seen_wall_ns)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-            ?17 - 1, 0, ?14, ?15)",
+            ?17 - 1, ?18, ?14, ?15)",
         params![
             start.version,
             start.host,
@@ -216,7 +277,8 @@ fn begin(
             Bits(header.began.0),
             header.began_wall.0,
             start.wall_minus_mono_ns,
-            first,
+            numbers.first,
+            stored.cast_signed(),
         ],
     )?;
     let run = work.last_insert_rowid();
@@ -228,6 +290,7 @@ fn begin(
     let rows = Rows {
         transaction: &work,
         run,
+        shift: 0,
         known: &mut Known::default(),
         packer: &mut Packer::default(),
     };
@@ -235,7 +298,7 @@ fn begin(
     rows.hooks(header.began, &start.hooks)?;
     rows.clock(header.began, start.wall_minus_mono_ns)?;
     work.commit()?;
-    Ok((run, 0))
+    Ok((run, stored))
 }
 
 /// Words, lists and objects that cannot fail to be said in JSON.
@@ -289,6 +352,7 @@ impl Known {
 struct Rows<'a> {
     transaction: &'a Transaction<'a>,
     run: i64,
+    shift: i64,
     known: &'a mut Known,
     packer: &'a mut Packer,
 }
@@ -306,7 +370,7 @@ impl Rows<'_> {
             self.entry(entry)?;
             stored = Some(order.cast_signed());
             if let Entry::Fact(number, _) = entry {
-                last = Some(*number);
+                last = Some(*number + self.shift);
             }
         }
         if let Some(gap) = gap {
@@ -326,7 +390,7 @@ impl Rows<'_> {
 
     fn entry(&mut self, entry: &Entry) -> rusqlite::Result<()> {
         match entry {
-            Entry::Fact(number, fact) => self.fact(*number, fact),
+            Entry::Fact(number, fact) => self.fact(*number + self.shift, fact),
             Entry::Record(record, shown) => self.record(record, *shown),
             Entry::Clock(since, offset) => self.clock(*since, *offset),
             Entry::Settled(key) => self.settled(key),
@@ -727,8 +791,8 @@ impl Rows<'_> {
                 Bits(facts),
                 Bits(incidents),
                 Bits(others),
-                numbers.map(|(first, _)| first),
-                numbers.map(|(_, last)| last),
+                numbers.map(|(first, _)| first + self.shift),
+                numbers.map(|(_, last)| last + self.shift),
                 escape(gap.error.as_bytes())
             ],
         )

@@ -71,6 +71,12 @@ pub const CASES: &[Case] = &[
         play: shut_down,
     },
     Case {
+        name: "mounted_anew",
+        story: "the file system is shut down, unmounted and mounted again while the writer lives",
+        on: BOTH,
+        play: mounted_anew,
+    },
+    Case {
         name: "read_only",
         story: "writes fail until the file system lets nobody write any more",
         on: EXT4,
@@ -276,6 +282,23 @@ fn shut_down(place: &mut Place) -> Result<String> {
     let said = goes_on_for_nothing(&mut writer)?;
     writer.kill()?;
     is_all_there(place, said)
+}
+
+fn mounted_anew(place: &mut Place) -> Result<String> {
+    let mut writer = place.write()?;
+    writer.wait_for_incidents(20)?;
+    let root = File::open(place.volume.path())?;
+    go_down(place.volume.kind, &root)?;
+    drop(root);
+    writer.wait_for_words(GOES_ON)?;
+    // Refused as long as anybody has a file open there.
+    place.volume.unmount()?;
+    thread::sleep(TROUBLE);
+    let beneath = fs::read_dir(place.volume.path())?.count();
+    ensure!(beneath == 0, "it wrote into the bare mount point");
+    place.volume.mount("")?;
+    writer.wait_for_words(WRITTEN_AGAIN)?;
+    recovered(place, writer)
 }
 
 /// `EXT4_IOC_SHUTDOWN` and `XFS_IOC_GOINGDOWN`, which are the same: `_IOR('X', 125, __u32)`.

@@ -97,6 +97,12 @@ pub fn run(args: &DurabilityArgs) -> Result<u8> {
     }
     played("tool/lied_to", &mut || tool::lied_to(&args.msync_trace));
     played("tool/same_disk", &mut || tool::same_disk(&args.msync_trace));
+    played("tool/image_on_the_disk", &mut || {
+        tool::image_on_the_disk(&args.msync_trace)
+    });
+    played("tool/filesystem_error", &mut || {
+        tool::filesystem_error(&args.msync_trace)
+    });
     let [passed, failed, skipped] = count;
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(u8::from(failed > 0))

@@ -536,7 +536,10 @@ impl WholeRun {
             .and_then(|()| match verify {
                 true => {
                     let excuses = played.story.scenario.unprovable();
-                    verdict::hold_to_proof(volume, losses, &incidents, excuses, &mut played.notes)
+                    let notes = &mut played.notes;
+                    verdict::hold_to_proof(volume, losses, &incidents, excuses, notes)?;
+                    let saved = &report.saved;
+                    verdict::hold_to_rescue(volume, losses, &incidents, saved, excuses, notes)
                 }
                 false => Ok(()),
             });
@@ -568,6 +571,7 @@ fn lose(
 ) -> Result<(verdict::Losses, Vec<StorageClaim>)> {
     let mut world = World::new(volume, &story.folder())?;
     let played = (story.scenario.play)(&mut world);
+    let left = world.left();
     let (points, storage_errors, mut seen) = world.into_points();
     notes.append(&mut seen);
     played?;
@@ -579,6 +583,7 @@ fn lose(
             }
         }
     }
+    drop(left);
     let losses = verdict::read_the_disk(volume, &points, notes)?;
     Ok((losses, storage_errors))
 }

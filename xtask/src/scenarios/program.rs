@@ -171,19 +171,40 @@ struct Mapping {
     first: u64,
 }
 
-/// Our end of a program. Dropping it kills it.
+/// Our end of a program. Dropping it kills it, unless it was lied to: see [`Left`].
 pub struct Program {
-    pid: libc::pid_t,
-    pipe: BufReader<UnixStream>,
+    /// `None` only while dropping.
+    process: Option<Process>,
+    left: Rc<RefCell<Left>>,
     directory: PathBuf,
     names: Vec<String>,
     mappings: Vec<Mapping>,
     memory: Rc<RefCell<Memory>>,
 }
 
+/// Programs that go on living at the end of their story, because somebody still looks at what they
+/// have mapped.
+#[derive(Default)]
+pub struct Left {
+    /// From now on programs are kept.
+    pub kept: bool,
+    programs: Vec<Process>,
+}
+
+/// A process of ours. Dropping it kills it.
+struct Process {
+    pid: libc::pid_t,
+    pipe: BufReader<UnixStream>,
+}
+
 impl Program {
     /// Forks: this process must have one thread. Files are named relative to `directory`.
-    pub fn start(name: &str, directory: &Path, memory: Rc<RefCell<Memory>>) -> Result<Program> {
+    pub fn start(
+        name: &str,
+        directory: &Path,
+        memory: Rc<RefCell<Memory>>,
+        left: Rc<RefCell<Left>>,
+    ) -> Result<Program> {
         let (ours, theirs) = UnixStream::pair()?;
         // SAFETY: this process has one thread, so the child may do anything.
         let pid = match unsafe { libc::fork() } {
@@ -196,8 +217,11 @@ impl Program {
         };
         ours.set_read_timeout(Some(PATIENCE))?;
         Ok(Program {
-            pid,
-            pipe: BufReader::new(ours),
+            process: Some(Process {
+                pid,
+                pipe: BufReader::new(ours),
+            }),
+            left,
             directory: directory.to_owned(),
             names: Vec::new(),
             mappings: Vec::new(),
@@ -207,7 +231,7 @@ impl Program {
 
     /// Its process id.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.process.as_ref().map_or(0, |process| process.pid)
     }
 
     /// Opens a file and returns the slot of its descriptor.
@@ -312,10 +336,10 @@ impl Program {
     pub fn step(&mut self, step: &Step) -> Result<Outcome> {
         let mut line = serde_json::to_string(step)?;
         line.push('\n');
-        self.pipe.get_mut().write_all(line.as_bytes())?;
+        let pipe = &mut self.process.as_mut().context("the program is gone")?.pipe;
+        pipe.get_mut().write_all(line.as_bytes())?;
         line.clear();
-        self.pipe
-            .read_line(&mut line)
+        pipe.read_line(&mut line)
             .context("the program under test hangs")?;
         if line.is_empty() {
             bail!("the program under test died in {step:?}");
@@ -325,6 +349,15 @@ impl Program {
 }
 
 impl Drop for Program {
+    fn drop(&mut self) {
+        let mut left = self.left.borrow_mut();
+        if left.kept {
+            left.programs.extend(self.process.take());
+        }
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         let mut status = 0;
         // SAFETY: the process is our child and not yet waited for, so the number is still its own.

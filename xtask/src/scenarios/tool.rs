@@ -24,8 +24,9 @@ const START: Duration = Duration::from_secs(180);
 const START_DTRACE: Duration = Duration::from_secs(600);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
-/// An incident is shown that long after the call at the latest, compared or not.
-const VERIFIED: Duration = Duration::from_secs(5);
+/// An incident is shown, and its bytes are saved, that long after the call at the latest: two seconds
+/// on a machine that has nothing else to do.
+const VERIFIED: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
 
 /// How the tool is started.
@@ -37,7 +38,7 @@ pub struct Tool {
     pub tier: String,
     /// Where it has its facts from.
     pub source: Source,
-    /// `--verify`
+    /// `--verify`, and `--rescue` into a directory of its own.
     pub verify: bool,
 }
 
@@ -56,6 +57,8 @@ pub struct Running {
     stdout: ChildStdout,
     stderr: File,
     seen: Vec<u8>,
+    /// Where it saves lost bytes.
+    vault: Option<tempfile::TempDir>,
 }
 
 /// What it said from start to stop.
@@ -64,12 +67,54 @@ pub struct Report {
     pub incidents: Vec<Value>,
     /// What befell disks and filesystems.
     pub storage_errors: Vec<Value>,
+    /// What it saved.
+    pub saved: Vec<Saved>,
     /// The stop record.
     pub stop: Value,
     /// Exit status.
     pub status: Option<i32>,
     /// All lines and the standard error, for people.
     pub transcript: String,
+}
+
+/// A directory of saved bytes.
+pub struct Saved {
+    /// Its manifest.
+    pub manifest: Value,
+    /// Bytes as memory had them, by the place of the first in the file.
+    pub memory: Vec<(u64, Vec<u8>)>,
+}
+
+impl Saved {
+    fn all(vault: &Path) -> Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(vault)? {
+            all.push(Self::read(&entry?.path())?);
+        }
+        Ok(all)
+    }
+
+    fn read(directory: &Path) -> Result<Self> {
+        let manifest = std::fs::read(directory.join("manifest.json"))
+            .with_context(|| format!("what was saved in {}", directory.display()))?;
+        let manifest: Value = serde_json::from_slice(&manifest)?;
+        let mut memory = Vec::new();
+        for saved in manifest["saved"].as_array().into_iter().flatten() {
+            let file = saved["memory_file"].as_str().unwrap_or_default();
+            let start = saved["start"].as_u64().unwrap_or_default();
+            memory.push((start, std::fs::read(directory.join(file))?));
+        }
+        Ok(Self { manifest, memory })
+    }
+
+    /// The page of this number, if it was saved whole.
+    pub fn page(&self, page: u64) -> Option<&[u8]> {
+        let wanted = page * BLOCK as u64;
+        self.memory.iter().find_map(|(start, bytes)| {
+            let from = usize::try_from(wanted.checked_sub(*start)?).ok()?;
+            bytes.get(from..from + BLOCK)
+        })
+    }
 }
 
 impl Report {
@@ -123,8 +168,9 @@ impl Tool {
                 .args(["--source", "dtrace", "--dtrace-path"])
                 .arg(program);
         }
-        if self.verify {
-            command.arg("--verify");
+        let vault = self.verify.then(tempfile::tempdir).transpose()?;
+        if let Some(vault) = &vault {
+            command.arg("--verify").arg("--rescue").arg(vault.path());
         }
         let stderr = tempfile::tempfile()?;
         command
@@ -151,6 +197,7 @@ impl Tool {
             stdout,
             stderr,
             seen: Vec::new(),
+            vault,
         };
         let patience = match self.source {
             Source::Ebpf => START,
@@ -225,10 +272,24 @@ impl Running {
         };
         while !self.seen.split(|&byte| byte == b'\n').any(is_it) {
             if !self.has_more(deadline) || !self.read_some(deadline)? {
-                break;
+                return Ok(());
             }
         }
+        self.wait_for_rescue(&is_it, deadline);
         Ok(())
+    }
+
+    /// It says of each incident, when it has been shown, what was saved.
+    fn wait_for_rescue(&mut self, is_it: &impl Fn(&[u8]) -> bool, deadline: Instant) {
+        let line = self
+            .seen
+            .split(|&byte| byte == b'\n')
+            .find(|line| is_it(line));
+        let record: Option<Value> = line.and_then(|line| serde_json::from_slice(line).ok());
+        let said = format!("incident {}: ", record.unwrap_or_default()["incident"]);
+        while self.vault.is_some() && Instant::now() < deadline && !self.said().contains(&said) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Whether it says something, or ends, before this time.
@@ -302,7 +363,9 @@ impl Running {
             // Whether it is excused or not.
             println!("    this run is not complete: {}", stop["lost"]);
         }
+        let saved = self.vault.as_ref().map(|vault| Saved::all(vault.path()));
         Ok(Report {
+            saved: saved.transpose()?.unwrap_or_default(),
             incidents: of_type("incident"),
             storage_errors: of_type("storage_error"),
             stop,
@@ -517,6 +580,7 @@ mod tests {
     #[test]
     fn only_programs_skipped_by_a_newer_kernel_may_be_missing() {
         let stopped = |complete: bool, cause: &str, missing: Value| Report {
+            saved: Vec::new(),
             storage_errors: Vec::new(),
             incidents: Vec::new(),
             stop: json!({

@@ -114,10 +114,17 @@ impl Kind {
     /// Whether lost bytes stay in memory, and what the disk has in their place can be read past it
     /// (docs/rescue.md).
     pub fn shows_lost_bytes(self) -> bool {
-        matches!(
-            self,
-            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Xfs
-        )
+        match self {
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Xfs | Kind::F2fs => true,
+            // Before, the page's contents were dropped.
+            Kind::Btrfs => kernel_version() >= (6, 12),
+            _ => false,
+        }
+    }
+
+    /// Whether lost bytes can be read from memory at least as long as a program has them mapped.
+    pub fn can_be_saved(self) -> bool {
+        self.shows_lost_bytes() || matches!(self, Kind::Btrfs | Kind::Fuse | Kind::Nfs3)
     }
 
     /// Whether a server stands between the program and the disk.

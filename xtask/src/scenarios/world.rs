@@ -2,7 +2,7 @@
 //! at which the disk is asked for the truth.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 
 use super::disk::Asks;
 use super::extents;
-use super::page::{DOOMED, Memory};
-use super::program::{Outcome, Program, name as name_of};
+use super::page::{DOOMED, Memory, Stamp};
+use super::program::{Left, Outcome, Program, name as name_of};
 use super::volume::{Kind, Volume, c_string, kernel_knows, mount, run};
 use crate::faults::{Access, BLOCK, Effect, Fate, FaultRule, Place, Snapshot};
 
@@ -231,6 +231,7 @@ pub struct World<'a> {
     pub notes: Vec<String>,
     directory: PathBuf,
     memory: Rc<RefCell<Memory>>,
+    left: Rc<RefCell<Left>>,
     points: Vec<Point>,
     mounts: Vec<Mount>,
     storage_errors: Vec<StorageClaim>,
@@ -265,6 +266,7 @@ impl<'a> World<'a> {
             notes: Vec::new(),
             directory,
             memory: Rc::default(),
+            left: Rc::default(),
             points: Vec::new(),
             mounts: Vec::new(),
             storage_errors: Vec::new(),
@@ -373,12 +375,14 @@ impl<'a> World<'a> {
     /// Starts a program beside the server, on the server's own files.
     pub fn program_on_server(&self, name: &str) -> Result<Program> {
         let directory = self.volume.on_server(&self.directory)?;
-        Program::start(name, &directory, Rc::clone(&self.memory))
+        let (memory, left) = (Rc::clone(&self.memory), Rc::clone(&self.left));
+        Program::start(name, &directory, memory, left)
     }
 
     /// Starts a program under test.
     pub fn program(&self, name: &str) -> Result<Program> {
-        Program::start(name, &self.directory, Rc::clone(&self.memory))
+        let (memory, left) = (Rc::clone(&self.memory), Rc::clone(&self.left));
+        Program::start(name, &self.directory, memory, left)
     }
 
     /// From now on writes of doomed pages fail.
@@ -558,6 +562,7 @@ impl<'a> World<'a> {
     /// The call just gave success over lost bytes. Which ones the tool can only know where it sees
     /// ranges.
     pub fn lied(&mut self, claim: Claim) -> Result<()> {
+        self.left.borrow_mut().kept = true;
         let claim = match self.volume.sight.ranges {
             true => claim,
             false => claim.somewhere(),
@@ -602,6 +607,11 @@ impl<'a> World<'a> {
         &mut self.storage_errors[newest]
     }
 
+    /// Programs that outlive the scenario, for as long as somebody looks at what they have mapped.
+    pub fn left(&self) -> Rc<RefCell<Left>> {
+        Rc::clone(&self.left)
+    }
+
     /// Ends the scenario's hold on the volume.
     pub fn into_points(self) -> (Vec<Point>, Vec<StorageClaim>, Vec<String>) {
         (self.points, self.storage_errors, self.notes)
@@ -609,6 +619,11 @@ impl<'a> World<'a> {
 }
 
 impl Point {
+    /// What the programs had stored in the pages of the file.
+    pub fn stored(&self) -> BTreeMap<u64, Stamp> {
+        self.memory.pages(self.truth.file())
+    }
+
     /// The pages whose last write failed, whatever the disk has: a request fails as a whole, and a
     /// large folio is written as a whole. The kernel cannot know better.
     pub fn refused_pages(&self, volume: &Volume) -> BTreeSet<u64> {

@@ -81,6 +81,16 @@ impl Disk {
             .fail(vec![FaultRule::refuse(MARKER, libc::EIO, false)])
     }
 
+    /// The filesystem finds an error in itself, and no write fails.
+    pub fn break_metadata(&self) -> Result<()> {
+        let name = self.device.path().file_name();
+        let name = name.context("a device without a name")?;
+        let trigger = Path::new("/sys/fs/ext4")
+            .join(name)
+            .join("trigger_fs_error");
+        fs::write(&trigger, "a test\n").with_context(|| trigger.display().to_string())
+    }
+
     /// From now on nothing fails.
     pub fn heal(&mut self) -> Result<()> {
         self.device.heal().map(drop)
@@ -112,7 +122,8 @@ pub fn spoil(file: &File, pages: usize) -> Result<()> {
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs it to its end; what it says on standard error is the error.
+pub fn run(command: &mut Command) -> Result<()> {
     let output = command
         .output()
         .with_context(|| format!("{:?}", command.get_program()))?;

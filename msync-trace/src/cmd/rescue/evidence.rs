@@ -29,6 +29,8 @@ struct Run {
     incidents: BTreeMap<IncidentId, IncidentRecord>,
     /// Recovered or given up on purpose: of interest only if asked for by its number.
     settled: BTreeSet<IncidentId>,
+    /// None of its bytes is in memory any more.
+    evicted: BTreeSet<IncidentId>,
     /// What is still lost of each file, by the facts, where they are known.
     lost: Option<BTreeMap<InodeKey, Vec<ByteRange>>>,
 }
@@ -108,6 +110,14 @@ impl Evidence {
             Some(process),
             patience,
         )
+    }
+
+    /// Whether the lost bytes of an incident have left memory since: what is there now was read from
+    /// the disk.
+    pub(super) fn left_memory(&self, incident: &IncidentRecord) -> bool {
+        let has = |run: &Run| run.incidents.get(&incident.incident) == Some(incident);
+        let run = self.runs.iter().find(|run| has(run));
+        run.is_some_and(|run| run.evicted.contains(&incident.incident))
     }
 
     /// The bytes of a file that were lost, and neither recovered nor given up since, in all runs of
@@ -200,11 +210,15 @@ impl Run {
             Body::Incident(incident) => {
                 self.incidents.insert(incident.incident, *incident);
             }
-            Body::Change(change) => {
-                if matches!(change.change, ChangeKind::Recovered | ChangeKind::Discarded) {
+            Body::Change(change) => match change.change {
+                ChangeKind::Recovered | ChangeKind::Discarded => {
                     self.settled.insert(change.incident);
                 }
-            }
+                ChangeKind::Evicted => {
+                    self.evicted.insert(change.incident);
+                }
+                ChangeKind::Repeated { .. } => {}
+            },
             _ => {}
         }
     }

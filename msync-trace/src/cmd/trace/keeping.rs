@@ -13,7 +13,8 @@ use crate::{
 /// A recorder, and what its file lies on.
 pub struct Keeping {
     recorder: Recorder,
-    beneath: Beneath,
+    /// `None`: the facts are about disks of another machine.
+    beneath: Option<Beneath>,
     /// Devices that were seen to fail already.
     seen: BTreeSet<u32>,
 }
@@ -25,10 +26,20 @@ impl Keeping {
     /// Keeps with this recorder.
     #[must_use]
     pub fn new(recorder: Recorder) -> Self {
-        let beneath = Beneath::file(recorder.path());
+        let beneath = Some(Beneath::file(recorder.path()));
         Self {
             recorder,
             beneath,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    /// Keeps what was seen on another machine. Its facts can wait for this disk.
+    #[must_use]
+    pub fn of_elsewhere(recorder: Recorder) -> Self {
+        Self {
+            recorder,
+            beneath: None,
             seen: BTreeSet::new(),
         }
     }
@@ -47,6 +58,9 @@ impl Keeping {
 
     pub(super) fn flush(&mut self) {
         self.recorder.flush();
+        if self.beneath.is_none() {
+            self.recorder.wait_for_room();
+        }
     }
 
     /// Keeps a fact. Gives a warning if it is about the disk that it is kept on.
@@ -74,7 +88,7 @@ impl Keeping {
             return None;
         }
         self.seen.insert(device);
-        let shared = self.beneath.shared_with(device)?;
+        let shared = self.beneath.as_ref()?.shared_with(device)?;
         let warning = format!(
             "warning: the record {} lies on {shared}, where writes fail: keep it on another disk",
             escape(self.recorder.path().as_os_str().as_encoded_bytes()),

@@ -47,6 +47,7 @@ impl Plan {
                 tier: args.tier.tier(),
                 include_async: args.report.include_async,
                 ring_bytes: args.ring_size,
+                pin: args.pin,
             },
             verify: (args.verify || args.rescue.is_some()).then(|| VerifyPlan {
                 rescue: args

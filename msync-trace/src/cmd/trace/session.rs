@@ -145,6 +145,36 @@ impl Session {
         Ok(())
     }
 
+    /// What another process has to know to go on from here.
+    pub(super) fn state(&self) -> Vec<u8> {
+        let mut bytes = (self.hidden.len() as u64).to_le_bytes().to_vec();
+        for IncidentId(id) in &self.hidden {
+            bytes.extend_from_slice(&id.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.correlator.keep());
+        bytes
+    }
+
+    /// Goes on from where [`Self::state`] was asked in an earlier process.
+    pub(super) fn resume(&mut self, kept: &[u8]) {
+        let config = self.correlator.config().clone();
+        let parse = || {
+            let (hidden, rest) = kept.split_first_chunk()?;
+            let len = usize::try_from(u64::from_le_bytes(*hidden)).ok()?;
+            let (hidden, rest) = rest.split_at_checked(len.checked_mul(8)?)?;
+            let (hidden, _) = hidden.as_chunks();
+            let hidden = hidden.iter().map(|id| IncidentId(u64::from_le_bytes(*id)));
+            Some((hidden.collect(), Correlator::resumed(config, rest)?))
+        };
+        match parse() {
+            Some((hidden, correlator)) => {
+                self.hidden = hidden;
+                self.correlator = correlator;
+            }
+            None => self.say("warning: what an earlier msync-trace had found cannot be read"),
+        }
+    }
+
     /// Says that tracing has begun.
     pub(in crate::cmd) fn start(
         &mut self,

@@ -54,8 +54,8 @@ impl FactSource for Script {
         }
     }
 
-    async fn finish(self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
-        into.extend(self.late);
+    async fn finish(&mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
+        into.append(&mut self.late);
         Vec::new()
     }
 

@@ -442,7 +442,7 @@ impl FactSource for Dtrace {
         }
     }
 
-    async fn finish(mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
+    async fn finish(&mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
         for (signal, patience) in SIGNALS {
             self.signal(signal);
             if timeout(patience, self.read_rest(into)).await.is_ok() {

@@ -272,7 +272,7 @@ impl FactSource for Saved {
         }
     }
 
-    async fn finish(mut self, why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
+    async fn finish(&mut self, why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
         let mut said = Vec::new();
         if why == StopReason::Signal && self.input.length.is_none() {
             let last_lines = async { while !self.is_over && self.advance(into).await.is_ok() {} };

@@ -9,13 +9,14 @@ use std::{
 };
 
 use msync_trace_ebpf as abi;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::unconverted::Unconverted;
 use crate::model::{
     ByteRange, Call, CallId, Discarded, Errno, Evicted, Fact, FactKind, FileId, FileSystemId,
     FileView, Gone, InodeKey, LossCause, Lost, MonoTime, Opened, ProcessId, Redirtied,
     StorageError, StorageErrorKind, SyncReturn, Task, Told, WriteFailed, WriteOk,
+    keep::{Keep, keep},
 };
 
 /// One ring record, not yet a fact.
@@ -477,6 +478,32 @@ impl Joiner {
         self.known.get(key).map_or(0, |known| known.failures)
     }
 
+    /// What the kernel side counted of this inode while nobody read the rings, and dropped: that it
+    /// failed is known, the bytes are not. What came counts as told from now on.
+    pub fn summary(&mut self, key: &abi::InodeKey, state: &abi::InodeState) -> Option<Fact> {
+        let known = self.known.entry(*key).or_default();
+        let missed = state.failures > known.failures;
+        known.failures = known.failures.max(state.failures);
+        missed.then(|| {
+            let file = FileView {
+                path: known.path.as_deref().map(<[u8]>::to_vec),
+                ..FileView::default()
+            };
+            Fact {
+                at: MonoTime(state.last_at),
+                kind: FactKind::WriteFailed(WriteFailed {
+                    inode: inode_key(key),
+                    range: None,
+                    errno: Errno::new(state.errno).unwrap_or(Errno::EIO),
+                    submitted: None,
+                    eviction_watched: false,
+                    writer: None,
+                    file,
+                }),
+            }
+        })
+    }
+
     fn sync_file(&mut self, record: &abi::SyncFile, dropped: bool, into: &mut Vec<Fact>) {
         let at = MonoTime(record.header.at);
         let inode = inode_key(&record.inode);
@@ -590,9 +617,71 @@ fn bound<V>(map: &mut BTreeMap<u64, V>) {
     }
 }
 
+keep!(struct Known { failures, given_up, path });
+keep!(struct Joiner { known, name_bytes, given_up, waiting, paths, unconverted });
+
+/// Types of the ABI are kept as they are: who reads them compares the version first.
+macro_rules! keep_wire {
+    ($($name:ident)*) => {$(
+        impl Keep for abi::$name {
+            fn keep(&self, into: &mut Vec<u8>) {
+                into.extend_from_slice(self.as_bytes());
+            }
+
+            fn kept(from: &mut &[u8]) -> Option<Self> {
+                let (value, rest) = Self::read_from_prefix(from).ok()?;
+                *from = rest;
+                Some(value)
+            }
+        }
+    )*};
+}
+keep_wire!(InodeKey SyncFile SyncEnd Counters);
+
+impl Keep for Record {
+    fn keep(&self, into: &mut Vec<u8>) {
+        match self {
+            Self::Fact(fact, key) => keep_parts(0, (fact, key), into),
+            Self::Unconverted(fact, key) => keep_parts(1, (fact, key), into),
+            Self::Converted(at, key, range) => {
+                keep_parts(2, (at, key), into);
+                range.keep(into);
+            }
+            Self::SyncFile(file) => keep_parts(3, (file, &()), into),
+            Self::SyncEnd(end) => keep_parts(4, (end, &()), into),
+            Self::Path(call, view) => keep_parts(5, (call, view), into),
+            Self::Name(key, view) => keep_parts(6, (key, view), into),
+            Self::SyncTold(at, call) => keep_parts(7, (at, call), into),
+            Self::Module(at, name) => keep_parts(8, (at, name), into),
+        }
+    }
+
+    fn kept(from: &mut &[u8]) -> Option<Self> {
+        let kind = u8::kept(from)?;
+        Some(match kind {
+            0 => Self::Fact(Keep::kept(from)?, Keep::kept(from)?),
+            1 => Self::Unconverted(Keep::kept(from)?, Keep::kept(from)?),
+            2 => Self::Converted(Keep::kept(from)?, Keep::kept(from)?, Keep::kept(from)?),
+            3 => Self::SyncFile(Keep::kept(from)?),
+            4 => Self::SyncEnd(Keep::kept(from)?),
+            5 => Self::Path(Keep::kept(from)?, Keep::kept(from)?),
+            6 => Self::Name(Keep::kept(from)?, Keep::kept(from)?),
+            7 => Self::SyncTold(Keep::kept(from)?, Keep::kept(from)?),
+            8 => Self::Module(Keep::kept(from)?, Keep::kept(from)?),
+            _ => return None,
+        })
+    }
+}
+
+fn keep_parts(kind: u8, parts: (&impl Keep, &impl Keep), into: &mut Vec<u8>) {
+    into.push(kind);
+    parts.0.keep(into);
+    parts.1.keep(into);
+}
+
 #[cfg(test)]
 mod tests {
-    use zerocopy::{FromZeros, IntoBytes};
+    use zerocopy::FromZeros;
 
     use super::*;
 

@@ -6,6 +6,7 @@ use std::{
     mem::offset_of,
     num::NonZero,
     os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
     sync::{Mutex, atomic::Ordering::Relaxed},
     thread::{self, JoinHandle},
 };
@@ -14,8 +15,13 @@ use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, Map, MapData, MapError, RingBuf},
     programs::{
-        Program, ProgramError, fentry::FEntryLinkId, fexit::FExitLinkId, kprobe::KProbeLinkId,
-        raw_trace_point::RawTracePointLinkId, trace_point::TracePointLinkId,
+        Program, ProgramError,
+        fentry::FEntryLinkId,
+        fexit::FExitLinkId,
+        kprobe::KProbeLinkId,
+        links::{FdLink, PinnedLink},
+        raw_trace_point::RawTracePointLinkId,
+        trace_point::TracePointLinkId,
     },
 };
 use aya_log::EbpfLogger;
@@ -30,6 +36,7 @@ use super::{
     hooks::{self, HOOKS, Hook, PREEMPTED, Way, When},
     kernel,
     layout::{self, ESSENTIAL, Resolved, Types},
+    pins::link_path,
     shared::Shared,
     skipped::Skipped,
 };
@@ -50,6 +57,13 @@ pub fn give_back_object() {
     // content does not change.
     let _ = unsafe { madvise(first as *mut _, len, Advice::LinuxDontNeed) };
 }
+
+/// The maps that outlive a process, by name.
+pub const MAPS: [&str; 6] = ["ERRORS", "SYNCS", "PAGES", "FAILED", "CONTROL", "COUNTERS"];
+
+/// The first kernel whose links of kprobes and classic tracepoints can be pinned
+/// (`BPF_LINK_TYPE_PERF_EVENT`).
+const PERF_LINKS: (u32, u32) = (5, 15);
 
 /// Programs that take the verifier longest.
 const BIG_PROGRAMS: [&str; 4] = [
@@ -101,6 +115,10 @@ pub struct Instance {
     /// They are attached.
     page_hooks: bool,
     attached_on_demand: Vec<(&'static Way, Link)>,
+    /// Attached from the start.
+    attached: Vec<(&'static Way, Link)>,
+    /// Where everything is pinned.
+    pins: Option<PathBuf>,
     /// How `vfs_fsync_range` was hooked when the tier was found out.
     sync_range: Option<&'static Way>,
     /// See [`Options`].
@@ -160,14 +178,16 @@ enum Link {
     Kprobe(KProbeLinkId),
     RawTracepoint(RawTracePointLinkId),
     Tracepoint(TracePointLinkId),
+    Pinned(PinnedLink),
 }
 
 impl Instance {
     /// Loads the object for the running kernel and attaches what can be attached.
     ///
     /// # Errors
-    /// A sentence with the remedy, where nothing useful can be attached.
-    pub fn load(options: &Options) -> Result<(Self, Rings), AttachError> {
+    /// A sentence with the remedy, where nothing useful can be attached. In `pins` maps and links
+    /// are pinned, in a folder of the BPF filesystem.
+    pub fn load(options: &Options, pins: Option<&Path>) -> Result<(Self, Rings), AttachError> {
         if !OBJECT
             .windows(abi::ABI_MARK.len())
             .any(|window| window == abi::ABI_MARK)
@@ -217,6 +237,9 @@ impl Instance {
             }
         }
         let mut ebpf = loader.load(OBJECT).map_err(AttachError::from_load)?;
+        if let Some(folder) = pins {
+            pin_maps(&mut ebpf, folder)?;
+        }
         let rings = Rings {
             errors: ring(&mut ebpf, "ERRORS")?,
             syncs: ring(&mut ebpf, "SYNCS")?,
@@ -236,6 +259,8 @@ impl Instance {
             on_demand: Vec::new(),
             page_hooks: false,
             attached_on_demand: Vec::new(),
+            attached: Vec::new(),
+            pins: None,
             sync_range: None,
             include_async: options.include_async,
             version: types.version,
@@ -250,6 +275,9 @@ impl Instance {
         // 30 MiB that are not needed while the programs are loaded.
         drop((types, vmlinux));
         instance.attach(options, &known, symbols)?;
+        if let Some(folder) = pins {
+            instance.pin_links(folder)?;
+        }
         Ok((instance, rings))
     }
 
@@ -321,8 +349,9 @@ impl Instance {
                 continue;
             }
             match self.attach_way(way, known.btf.as_ref()) {
-                Ok(_) => {
+                Ok(link) => {
                     // It stays: before 5.13 a trampoline program cannot be attached twice.
+                    self.attached.push((way, link));
                     self.sync_range = Some(way);
                     return (tier, refused);
                 }
@@ -381,7 +410,10 @@ impl Instance {
                 }
             } else {
                 match self.attach_way(way, known.btf.as_ref()) {
-                    Ok(_) => done = Some((way, HookState::Attached(way.method))),
+                    Ok(link) => {
+                        self.attached.push((way, link));
+                        done = Some((way, HookState::Attached(way.method)));
+                    }
                     Err(error) => reasons.push(explain(&error, way)),
                 }
             }
@@ -550,7 +582,7 @@ impl Instance {
             {
                 continue;
             }
-            match self.link(way) {
+            match self.link(way).and_then(|link| self.pin(way, link)) {
                 Ok(link) => {
                     exit_hook |= HOOKS[index].when == When::SyscallExit;
                     self.attached_on_demand.push((way, link));
@@ -590,11 +622,15 @@ impl Instance {
     }
 
     /// Follows the inodes that another copy of the object follows, each with a count of one failure
-    /// more than this copy saw; gives them, and how many found no room.
-    pub fn take_over_failed(&mut self, other: &Self) -> (Vec<abi::InodeKey>, u64) {
+    /// more than this copy saw; gives them as the other one knows them, and how many found no room.
+    pub fn take_over_failed(
+        &mut self,
+        other: &Failed,
+    ) -> (Vec<(abi::InodeKey, abi::InodeState)>, u64) {
         let mut followed = Vec::new();
         let mut refused = 0;
-        for (Pod(key), Pod(mut state)) in other.failed.iter().flatten() {
+        for (Pod(key), Pod(mut state)) in other.iter().flatten() {
+            let theirs = state;
             let seen = self.failed.get(&Pod(key), 0);
             state.failures = 1;
             if let Ok(Pod(own)) = seen {
@@ -606,15 +642,81 @@ impl Instance {
                 state.recorded |= own.recorded;
             }
             match self.failed.insert(Pod(key), Pod(state), 0) {
-                Ok(()) => followed.push(key),
+                Ok(()) => followed.push((key, theirs)),
                 Err(_) => refused += 1,
             }
         }
         (followed, refused)
     }
 
+    /// Pins what is attached.
+    fn pin_links(&mut self, folder: &Path) -> Result<(), AttachError> {
+        self.pins = Some(folder.to_owned());
+        for (way, link) in std::mem::take(&mut self.attached) {
+            let link = self.pin(way, link).map_err(|error| {
+                let text = format!("cannot pin the hook at {}: {error}", way.target);
+                AttachError::Pins(text)
+            })?;
+            self.attached.push((way, link));
+        }
+        Ok(())
+    }
+
+    /// Pins a link if that is wanted and this kernel can.
+    fn pin(&mut self, way: &'static Way, link: Link) -> Result<Link, ProgramError> {
+        let Some(folder) = self.pins.clone().filter(|_| self.can_pin(way)) else {
+            return Ok(link);
+        };
+        let program = self.ebpf.program_mut(way.program);
+        let link: FdLink = match (program, link) {
+            (Some(Program::FEntry(program)), Link::Fentry(link)) => program.take_link(link)?.into(),
+            (Some(Program::FExit(program)), Link::Fexit(link)) => program.take_link(link)?.into(),
+            (Some(Program::RawTracePoint(program)), Link::RawTracepoint(link)) => {
+                program.take_link(link)?.into()
+            }
+            (Some(Program::KProbe(program)), Link::Kprobe(link)) => {
+                program.take_link(link)?.try_into().map_err(not_pinned)?
+            }
+            (Some(Program::TracePoint(program)), Link::Tracepoint(link)) => {
+                program.take_link(link)?.try_into().map_err(not_pinned)?
+            }
+            (_, link) => return Ok(link),
+        };
+        let path = link_path(&folder, way.program, way.target);
+        link.pin(path).map(Link::Pinned).map_err(not_pinned)
+    }
+
+    fn can_pin(&self, way: &Way) -> bool {
+        match way.method {
+            Method::Fentry | Method::Fexit | Method::RawTracepoint => true,
+            Method::Kprobe | Method::Tracepoint => self.version >= PERF_LINKS,
+        }
+    }
+
+    /// Hooks that see nothing while no process traces: this kernel cannot pin them.
+    #[must_use]
+    pub fn unpinned(&self) -> Vec<&'static str> {
+        let attached = self.attached.iter().map(|(way, _)| *way);
+        let on_demand = self.on_demand.iter().map(|(_, way)| *way);
+        let mut names: Vec<_> = attached
+            .chain(on_demand)
+            .filter(|way| !self.can_pin(way))
+            .filter_map(|way| Some(hooks::find(way.program)?.0.name))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Takes every hook back; the rings stay.
     pub fn detach_all(&mut self) {
+        let attached = std::mem::take(&mut self.attached);
+        let on_demand = std::mem::take(&mut self.attached_on_demand);
+        for (way, link) in attached.into_iter().chain(on_demand) {
+            if matches!(link, Link::Pinned(_)) {
+                self.detach(way.program, link);
+            }
+        }
         for (name, program) in self.ebpf.programs_mut() {
             if program.fd().is_err() {
                 continue;
@@ -700,6 +802,16 @@ impl Instance {
     }
 
     fn detach(&mut self, program: &str, link: Link) {
+        let link = match link {
+            // It is detached when the last descriptor is closed, here.
+            Link::Pinned(link) => {
+                if let Err(error) = link.unpin() {
+                    debug!("cannot unpin {program}: {error}");
+                }
+                return;
+            }
+            link => link,
+        };
         let Some(program) = self.ebpf.program_mut(program) else {
             return;
         };
@@ -743,13 +855,7 @@ impl Instance {
     /// The counters, summed over all CPUs.
     #[must_use]
     pub fn counters(&self) -> abi::Counters {
-        let mut sum = [0; size_of::<abi::Counters>() / 8];
-        for cpu in self.counters.words() {
-            for (sum, word) in sum.iter_mut().zip(cpu) {
-                *sum += word;
-            }
-        }
-        zerocopy::transmute!(sum)
+        sum(&self.counters)
     }
 
     /// How often the kernel skipped programs since they were loaded.
@@ -777,6 +883,17 @@ impl Instance {
     }
 }
 
+/// Counters, summed over all CPUs.
+pub fn sum(counters: &Shared<abi::Counters>) -> abi::Counters {
+    let mut sum = [0; size_of::<abi::Counters>() / 8];
+    for cpu in counters.words() {
+        for (sum, word) in sum.iter_mut().zip(cpu) {
+            *sum += word;
+        }
+    }
+    zerocopy::transmute!(sum)
+}
+
 /// Loads a program, once.
 fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), ProgramError> {
     if program.fd().is_ok() {
@@ -797,6 +914,22 @@ fn joined<T>(thread: JoinHandle<T>) -> T {
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn not_pinned(error: impl std::error::Error + Send + Sync + 'static) -> ProgramError {
+    ProgramError::IOError(io::Error::other(error))
+}
+
+fn pin_maps(ebpf: &mut Ebpf, folder: &Path) -> Result<(), AttachError> {
+    for name in MAPS {
+        let map = ebpf.map(name);
+        let map = map.ok_or_else(|| AttachError::Map(format!("no map {name}")))?;
+        map.pin(folder.join(name)).map_err(|error| {
+            let text = format!("cannot pin {name} in {}: {error}", folder.display());
+            AttachError::Pins(text)
+        })?;
+    }
+    Ok(())
 }
 
 fn is_fexit(way: &Way) -> bool {

@@ -10,9 +10,12 @@ mod decode;
 mod fill;
 pub mod hooks;
 mod instance;
+mod kept;
 mod kernel;
 pub mod layout;
 mod order;
+pub mod pins;
+mod resumed;
 mod shared;
 mod skipped;
 mod unconverted;
@@ -36,6 +39,7 @@ use self::{
     hooks::{HOOKS, Way},
     instance::{Instance, Pod, Rings},
     order::{Order, REORDER},
+    resumed::Pinned,
     skipped::Skipped,
 };
 use crate::{
@@ -53,6 +57,8 @@ pub struct Options {
     pub include_async: bool,
     /// Size of each ring, bytes, a power of two; otherwise as built.
     pub ring_bytes: Option<u32>,
+    /// Hooks and maps outlive this process, and those of an earlier one are taken over.
+    pub pin: bool,
 }
 
 /// Why the kernel cannot be traced: a sentence with the remedy.
@@ -107,6 +113,9 @@ pub enum AttachError {
     /// The object could not be loaded.
     #[error("the eBPF object cannot be loaded: {0}")]
     Load(String),
+    /// Hooks and maps cannot be pinned.
+    #[error("hooks cannot be pinned: {0}")]
+    Pins(String),
 }
 
 impl AttachError {
@@ -213,6 +222,10 @@ pub struct Tracer {
     tracked: usize,
     /// Of instances that were replaced.
     before: Totals,
+    /// What outlives this process.
+    pinned: Option<Pinned>,
+    /// Facts of an earlier process that are to be handed on first.
+    first: Vec<Fact>,
 }
 
 /// Counts of the kernel side, as [`Health`] shows them.
@@ -319,6 +332,48 @@ fn now() -> u64 {
         + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
+/// What the kernel side could not deliver between two looks at its counters.
+fn losses(
+    seen: &abi::Counters,
+    told: &abi::Counters,
+) -> impl Iterator<Item = (LossCause, u64)> + use<> {
+    let causes = [
+        (
+            LossCause::ErrorRingFull,
+            seen.ring_full[0],
+            told.ring_full[0],
+        ),
+        (
+            LossCause::SyncRingFull,
+            seen.ring_full[1],
+            told.ring_full[1],
+        ),
+        (
+            LossCause::PageRingFull,
+            seen.ring_full[2],
+            told.ring_full[2],
+        ),
+        (
+            LossCause::InodeMapFull,
+            seen.inode_map_full,
+            told.inode_map_full,
+        ),
+        (
+            LossCause::CallMapFull,
+            seen.call_map_full,
+            told.call_map_full,
+        ),
+        (
+            LossCause::MappingsBusy,
+            seen.mappings_busy,
+            told.mappings_busy,
+        ),
+        (LossCause::WalkLimit, seen.walk_limit, told.walk_limit),
+    ];
+    let more = causes.map(|(cause, seen, told)| (cause, seen.saturating_sub(told)));
+    more.into_iter().filter(|(_, count)| *count > 0)
+}
+
 impl Tracer {
     /// Loads the programs and attaches the hooks. Must run within a tokio runtime.
     ///
@@ -326,7 +381,16 @@ impl Tracer {
     /// [`AttachError`].
     pub fn attach(options: Options) -> Result<Self, AttachError> {
         raise_memlock();
-        let (instance, rings) = Instance::load(&options)?;
+        match options.pin {
+            true => Self::attach_pinned(options),
+            false => {
+                let (instance, rings) = Instance::load(&options, None)?;
+                Self::new(options, instance, rings)
+            }
+        }
+    }
+
+    fn new(options: Options, instance: Instance, rings: Rings) -> Result<Self, AttachError> {
         let rings = AsyncRings::new(rings).map_err(|error| AttachError::Map(error.to_string()))?;
         give_back_memory();
         Ok(Self {
@@ -348,6 +412,8 @@ impl Tracer {
             drains: 0,
             tracked: 0,
             before: Totals::default(),
+            pinned: None,
+            first: Vec::new(),
         })
     }
 
@@ -404,52 +470,14 @@ impl Tracer {
     /// Tells of what the kernel side could not deliver since the last time.
     fn count_losses(&mut self) {
         let counters = self.instance.counters();
-        let causes = [
-            (
-                LossCause::ErrorRingFull,
-                counters.ring_full[0],
-                self.told.ring_full[0],
-            ),
-            (
-                LossCause::SyncRingFull,
-                counters.ring_full[1],
-                self.told.ring_full[1],
-            ),
-            (
-                LossCause::PageRingFull,
-                counters.ring_full[2],
-                self.told.ring_full[2],
-            ),
-            (
-                LossCause::InodeMapFull,
-                counters.inode_map_full,
-                self.told.inode_map_full,
-            ),
-            (
-                LossCause::CallMapFull,
-                counters.call_map_full,
-                self.told.call_map_full,
-            ),
-            (
-                LossCause::MappingsBusy,
-                counters.mappings_busy,
-                self.told.mappings_busy,
-            ),
-            (
-                LossCause::WalkLimit,
-                counters.walk_limit,
-                self.told.walk_limit,
-            ),
-        ];
+        let lost = losses(&counters, &self.told);
         if counters.inode_map_full > self.full_before_room {
             self.make_room(ROOM);
             // What found it full until now needs no more room than this.
             self.full_before_room = self.instance.counters().inode_map_full;
         }
-        for (cause, seen, told) in causes {
-            if seen > told {
-                self.order.lose(cause, seen - told, now());
-            }
+        for (cause, count) in lost {
+            self.order.lose(cause, count, now());
         }
         self.told = counters;
     }
@@ -590,7 +618,16 @@ impl Tracer {
     /// A filesystem module was loaded: a second copy of the object, made for it, takes over.
     fn hand_over(&mut self, into: &mut Vec<Fact>) {
         self.reload = false;
-        let (mut instance, rings) = match Instance::load(&self.options) {
+        let generation = match self.next_generation() {
+            Ok(generation) => generation,
+            Err(error) => {
+                warn!("a filesystem module was loaded and cannot be hooked: {error}");
+                self.order.lose(LossCause::HookMissing, 1, now());
+                return;
+            }
+        };
+        let folder = generation.as_ref().map(|one| one.folder.as_path());
+        let (mut instance, rings) = match Instance::load(&self.options, folder) {
             Ok(loaded) => loaded,
             Err(error) => {
                 warn!("a filesystem module was loaded and cannot be hooked: {error}");
@@ -606,7 +643,7 @@ impl Tracer {
                 return;
             }
         };
-        let (followed, refused) = instance.take_over_failed(&self.instance);
+        let (followed, refused) = instance.take_over_failed(&self.instance.failed);
         if refused > 0 {
             self.order.lose(LossCause::InodeMapFull, refused, now());
         }
@@ -622,7 +659,7 @@ impl Tracer {
         self.instance.detach_all();
         self.drain();
         self.count_losses();
-        self.hand_on(into, |order, into| order.hand_over(at, followed, into));
+        self.hand_on(into, |order, into| order.hand_over(at, &followed, into));
         self.before = self.totals();
         self.instance = instance;
         self.rings = rings;
@@ -630,6 +667,7 @@ impl Tracer {
         self.told = abi::Counters::new_zeroed();
         self.full_before_room = 0;
         self.told_skipped = Skipped::default();
+        self.move_to(generation, into);
         give_back_memory();
     }
 
@@ -673,10 +711,17 @@ impl FactSource for Tracer {
 
     async fn next_facts(&mut self, into: &mut Vec<Fact>) -> Result<Progress, TracerError> {
         let before = into.len();
+        if !self.first.is_empty() {
+            into.append(&mut self.first);
+            return Ok(Progress::More);
+        }
         self.failed_again.clear();
         loop {
             let seen = self.order.taken();
             self.drain();
+            if self.keep_drained(self.order.taken() > seen) {
+                return Ok(Progress::More);
+            }
             self.pace(self.order.taken() - seen);
             self.follow();
             if self.reload {
@@ -688,6 +733,7 @@ impl FactSource for Tracer {
             }
             self.hand_on(into, Order::release);
             if into.len() > before {
+                self.handed_on();
                 return Ok(Progress::More);
             }
             if self.order.is_empty() && !self.following && self.polled.is_none() {
@@ -711,9 +757,25 @@ impl FactSource for Tracer {
         }
     }
 
-    async fn finish(mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
+    fn resume(&mut self) -> Option<Vec<u8>> {
+        self.pinned.as_mut()?.resumed.take()
+    }
+
+    fn taken(&mut self, state: &mut dyn FnMut() -> Vec<u8>) {
+        self.keep_taken(state);
+    }
+
+    async fn finish(&mut self, _why: StopReason, into: &mut Vec<Fact>) -> Vec<String> {
         self.count_losses();
         self.count_skipped();
+        if self.pinned.is_some() {
+            into.append(&mut self.first);
+            tokio::time::sleep(REORDER).await;
+            self.drain();
+            self.hand_on(into, Order::release);
+            self.keep_at_last();
+            return Vec::new();
+        }
         self.drain();
         self.instance.detach_all();
         self.drain();
@@ -802,7 +864,7 @@ pub fn probe_hooks(tier: Option<Tier>) -> Result<(Tier, Vec<HookStatus>), Attach
         tier,
         ..Options::default()
     };
-    let (mut instance, _rings) = Instance::load(&options)?;
+    let (mut instance, _rings) = Instance::load(&options, None)?;
     instance.attach_on_demand();
     instance.detach_on_demand();
     let hooks = std::mem::take(&mut instance.hooks);

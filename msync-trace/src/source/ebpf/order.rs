@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use msync_trace_ebpf as abi;
 
 use super::decode::{Joiner, Record};
-use crate::model::{CallId, Fact, FactKind, LossCause, Lost, MonoTime};
+use crate::model::{CallId, Fact, FactKind, LossCause, Lost, MonoTime, keep::keep};
 
 /// How long a record may stay behind others of earlier times.
 pub const REORDER: Duration = Duration::from_millis(10);
@@ -70,19 +70,23 @@ impl Order {
 
     /// The records of one copy of the object are all here, those of the next one follow. Both saw
     /// what happened around `at`: until then the first one is believed, and later the second. Hands
-    /// on everything; what the second one counts of these inodes begins at one.
+    /// on everything, and failures that the first one counted and that did not come; what the second
+    /// one counts of these inodes begins at one.
     pub fn hand_over(
         &mut self,
         at: u64,
-        followed: impl IntoIterator<Item = abi::InodeKey>,
+        followed: &[(abi::InodeKey, abi::InodeState)],
         into: &mut Vec<Fact>,
     ) {
         let is_loss = |record: &Record| matches!(record, Record::Fact(fact, _) if matches!(fact.kind, FactKind::Lost(_)));
         self.records
             .retain(|(time, _), record| *time <= at || is_loss(record));
         self.release_all(into);
+        let joiner = &mut self.joiner;
+        let summaries = followed.iter();
+        into.extend(summaries.filter_map(|(key, state)| joiner.summary(key, state)));
         self.taken_over = at;
-        self.joiner.count_anew(followed);
+        self.joiner.count_anew(followed.iter().map(|(key, _)| *key));
     }
 
     /// Something could not be seen.
@@ -196,12 +200,14 @@ fn in_both(record: Record) -> Option<Record> {
     }
 }
 
+keep!(struct Order { records, next, drained_at, dropped_at, taken_over, joiner });
+
 #[cfg(test)]
 mod tests {
     use zerocopy::{FromZeros, IntoBytes};
 
     use super::*;
-    use crate::model::WriteFailed;
+    use crate::model::{WriteFailed, keep::Keep};
     use crate::source::ebpf::decode::decode;
 
     const SECOND: u64 = 1_000_000_000;
@@ -412,7 +418,7 @@ mod tests {
         let mut facts = Vec::new();
         let mut order = Order::default();
         first.into_iter().for_each(|record| order.push(record));
-        order.hand_over(1000, [], &mut facts);
+        order.hand_over(1000, &[], &mut facts);
         second.into_iter().for_each(|record| order.push(record));
         order.release_all(&mut facts);
         facts.into_iter().map(|fact| fact.kind).collect()
@@ -423,7 +429,7 @@ mod tests {
         let mut facts = Vec::new();
         let mut order = Order::default();
         order.lose(LossCause::SyncRingFull, 3, 1100);
-        order.hand_over(1000, [], &mut facts);
+        order.hand_over(1000, &[], &mut facts);
         assert!(matches!(facts[0].kind, FactKind::Lost(_)));
     }
 
@@ -456,6 +462,43 @@ mod tests {
         }
     }
 
+    /// Nobody read the rings, and they were full.
+    #[test]
+    fn what_the_first_copy_counted_and_did_not_tell_is_known_without_its_bytes() {
+        let mut facts = Vec::new();
+        let mut order = Order::default();
+        let mut key = abi::InodeKey::ZERO;
+        key.ino = 11;
+        let mut state = abi::InodeState::new_zeroed();
+        (state.failures, state.last_at, state.errno) = (3, 700, 28);
+        order.hand_over(1000, &[(key, state)], &mut facts);
+        let [fact] = &facts[..] else {
+            panic!("{facts:?}")
+        };
+        assert_eq!(fact.at, MonoTime(700));
+        let FactKind::WriteFailed(failed) = &fact.kind else {
+            panic!("{fact:?}")
+        };
+        assert_eq!((failed.range, failed.errno.number()), (None, 28));
+    }
+
+    /// What waits for its turn, and what the joiner knows, is the same after a restart.
+    #[test]
+    fn a_restart_in_the_middle_of_a_call_changes_nothing() {
+        let mut order = Order::default();
+        order.push(failure(100));
+        let [file, end] = msync(7, 200, 300);
+        order.push(file);
+        assert_eq!(released(&mut order, SECOND).len(), 1);
+        order.push(end);
+        let mut bytes = Vec::new();
+        order.keep(&mut bytes);
+        let mut anew = Order::kept(&mut &bytes[..]).unwrap();
+        let facts = released(&mut anew, SECOND);
+        assert_eq!(facts, released(&mut order, SECOND));
+        assert!(matches!(&facts[..], [FactKind::SyncReturn(_)]), "{facts:?}");
+    }
+
     /// The second copy counts from one for what the first one saw.
     #[test]
     fn a_sync_after_a_hand_over_does_not_wait_for_what_the_first_copy_told() {
@@ -467,7 +510,9 @@ mod tests {
         };
         let key = *key;
         order.push(failed);
-        order.hand_over(1000, [key], &mut facts);
+        let mut state = abi::InodeState::new_zeroed();
+        state.failures = 1;
+        order.hand_over(1000, &[(key, state)], &mut facts);
         order.push(failure(901));
         order.push(sync(1100, 2));
         let facts = released(&mut order, SECOND / 2);

@@ -12,7 +12,7 @@ use msync_trace_ebpf as abi;
 
 use crate::{
     correlate::interval::IntervalMap,
-    model::{ByteRange, Errno},
+    model::{ByteRange, Errno, keep::keep},
 };
 
 /// Most memory for extents, bytes, about.
@@ -86,6 +86,8 @@ impl Unconverted {
         parts
     }
 }
+
+keep!(struct Unconverted { inodes, memory });
 
 #[cfg(test)]
 mod tests {

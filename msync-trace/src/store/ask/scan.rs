@@ -140,8 +140,9 @@ fn read_every(
     (nth, threads): (usize, usize),
     send: &SyncSender<rusqlite::Result<Chunk>>,
 ) {
-    let connection = match open() {
-        Ok(connection) => connection,
+    let opened = open().and_then(|connection| Ok((pack::are_there(&connection)?, connection)));
+    let (packed, connection) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             let _ = send.send(Err(error));
             return;
@@ -149,7 +150,7 @@ fn read_every(
     };
     let blocks = first.div_euclid(BLOCK)..=last.div_euclid(BLOCK);
     for block in blocks.skip(nth).step_by(threads) {
-        let chunk = read(&connection, block, (first, last));
+        let chunk = read(&connection, packed, block, (first, last));
         let failed = chunk.is_err();
         if send.send(chunk).is_err() || failed {
             return;
@@ -158,11 +159,16 @@ fn read_every(
 }
 
 /// The facts of a block with numbers from `first` to `last`.
-fn read(connection: &Connection, block: i64, (first, last): (i64, i64)) -> rusqlite::Result<Chunk> {
+fn read(
+    connection: &Connection,
+    packed: bool,
+    block: i64,
+    (first, last): (i64, i64),
+) -> rusqlite::Result<Chunk> {
     let begin = first.max(block.saturating_mul(BLOCK));
     let end = last.min(block.saturating_mul(BLOCK).saturating_add(BLOCK - 1));
     let mut chunk = Chunk::new();
-    if let Some(facts) = pack::load(connection, block)? {
+    if packed && let Some(facts) = pack::load(connection, block)? {
         let facts = facts.iter().filter(|it| (begin..=end).contains(&it.fact));
         facts.for_each(|it| chunk.add(it));
         return Ok(chunk);

@@ -171,7 +171,7 @@ impl Player<'_> {
         let running = match &mut self.programs[program] {
             Some(running) => running,
             empty => empty.insert(Running {
-                program: Program::start("fuzzed", &self.directory, Rc::default())?,
+                program: Program::start("fuzzed", &self.directory, Rc::default(), Rc::default())?,
                 open: [None; FILES],
                 slots: 0,
             }),
