@@ -4,6 +4,8 @@
 mod bench;
 mod demo;
 #[cfg(target_os = "linux")]
+mod dist;
+#[cfg(target_os = "linux")]
 mod durability;
 #[path = "../../msync-trace/build/ebpf_toolchain.rs"]
 mod ebpf_toolchain;
@@ -14,6 +16,8 @@ mod freebsd;
 #[cfg(target_os = "linux")]
 mod lab;
 mod lint_d;
+#[cfg(target_os = "linux")]
+mod packaging;
 mod paths;
 mod readme;
 #[cfg(target_os = "linux")]
@@ -61,6 +65,8 @@ enum Task {
     Lab(lab::LabArgs),
     #[cfg(target_os = "linux")]
     Durability(durability::DurabilityArgs),
+    #[cfg(target_os = "linux")]
+    Dist(dist::DistArgs),
 }
 
 fn main() -> ExitCode {
@@ -99,5 +105,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Lab(args) => lab::run(args),
         #[cfg(target_os = "linux")]
         Task::Durability(args) => durability::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Dist(args) => dist::run(args),
     }
 }

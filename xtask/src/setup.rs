@@ -5,6 +5,7 @@ mod ebpf;
 mod packages;
 mod python;
 mod virtme;
+mod yaml;
 mod zig;
 
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct SetupArgs {
     refresh: bool,
 }
 
+pub use yaml::PYTHON as YAML_PYTHON;
+
 /// What a thing is needed for; chosen on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -62,6 +65,10 @@ pub enum Group {
     Bench,
     /// Asking exported evidence.
     Fleet,
+    /// Packages.
+    Dist,
+    /// Trying packages, units and alert rules.
+    Packaging,
 }
 
 /// What became of a thing.
@@ -201,7 +208,8 @@ fn things(group: Group) -> Vec<Box<dyn Thing>> {
         }
         Group::Freebsd => tools.chain([zig::thing()]).collect(),
         Group::Fleet => tools.chain([duckdb::thing()]).collect(),
-        Group::Scenarios | Group::Bench => tools.collect(),
+        Group::Packaging => tools.chain([yaml::thing()]).collect(),
+        Group::Scenarios | Group::Bench | Group::Dist => tools.collect(),
     }
 }
 
@@ -323,6 +331,38 @@ const TOOLS: &[Tool] = &[
     tool(Group::Vm, "cpio", "cpio", "packs the guest's initramfs"),
     tool(Group::Vm, "python3", "python3", "runs virtme-ng"),
     tool(Group::Freebsd, "python3", "python3", "unpacks zig"),
+    tool(Group::Dist, "dpkg-deb", "dpkg", "makes a Debian package"),
+    tool(
+        Group::Dist,
+        "dpkg-shlibdeps",
+        "dpkg-dev",
+        "finds out which libraries a package needs",
+    ),
+    tool(Group::Dist, "strip", "binutils", "makes programs smaller"),
+    tool(
+        Group::Packaging,
+        "lintian",
+        "lintian",
+        "checks a Debian package",
+    ),
+    tool(
+        Group::Packaging,
+        "systemd-analyze",
+        "systemd",
+        "checks and rates units",
+    ),
+    tool(
+        Group::Packaging,
+        "promtool",
+        "prometheus",
+        "checks and tries alert rules",
+    ),
+    tool(
+        Group::Packaging,
+        "mmdebstrap",
+        "mmdebstrap",
+        "makes a clean Debian to install the package in",
+    ),
     tool(
         Group::Bench,
         "bpftrace",

@@ -15,6 +15,8 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 
+#[cfg(target_os = "linux")]
+use crate::packaging;
 use crate::{
     fleet, freebsd, lint_d, paths, readme,
     setup::{self, Group},
@@ -126,6 +128,7 @@ enum Check {
     Units,
     Build,
     Fleet,
+    Packaging,
     Durability,
     Scenarios,
     Fuzz,
@@ -145,6 +148,7 @@ impl Check {
             Self::Units,
             Self::Build,
             Self::Fleet,
+            Self::Packaging,
             Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
@@ -162,6 +166,7 @@ impl Check {
             Self::Units => "units".to_owned(),
             Self::Build => "build".to_owned(),
             Self::Fleet => "fleet".to_owned(),
+            Self::Packaging => "packaging".to_owned(),
             Self::Durability => "durability".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
@@ -180,6 +185,7 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
+            Self::Packaging => "units, alert rules and the package in a clean root".to_owned(),
             Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
@@ -200,6 +206,7 @@ impl Check {
         matches!(
             self,
             Self::Fleet
+                | Self::Packaging
                 | Self::Durability
                 | Self::Scenarios
                 | Self::Fuzz
@@ -355,6 +362,10 @@ impl TestRun<'_> {
             Check::Build => one(check, cargo(&["build", "--release"])),
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
+            #[cfg(target_os = "linux")]
+            Check::Packaging => packaging::run(),
+            #[cfg(not(target_os = "linux"))]
+            Check::Packaging => Ok(Tally::one_skipped("packaging: not Linux")),
             Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
             Check::Durability => durability(check),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -93,6 +93,8 @@ fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(true).mode(0o644);
     let mut file = options.custom_flags(libc::O_NOFOLLOW).open(&beside)?;
+    // Whatever the umask: that of the packaged unit is 0077.
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all(text)?;
     drop(file);
     fs::rename(&beside, path)

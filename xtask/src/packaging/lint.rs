@@ -1,0 +1,48 @@
+//! The static program and the package by themselves.
+
+use std::{path::Path, process::Command};
+
+use anyhow::{Result, ensure};
+
+use super::Tests;
+use crate::dist::Made;
+
+pub fn run(tests: &mut Tests, made: &Made) {
+    tests.test("lintian", || lintian(&made.package));
+    tests.test("the static program needs no library", || {
+        runs_alone(&made.program)
+    });
+}
+
+/// Errors and warnings fail, but for one that is about Debian's own archive, where this package is not.
+fn lintian(package: &Path) -> Result<()> {
+    let output = Command::new("lintian")
+        .args(["--fail-on", "error,warning", "--allow-root"])
+        .args(["--suppress-tags", "initial-upload-closes-no-bugs"])
+        .arg(package)
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "lintian says:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// In a folder with nothing else in it.
+fn runs_alone(program: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::copy(program, folder.path().join("msync-trace"))?;
+    let output = Command::new("chroot")
+        .arg(folder.path())
+        .args(["/msync-trace", "--version"])
+        .output()?;
+    ensure!(
+        output.status.success() && output.stdout.starts_with(b"msync-trace "),
+        "it says: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}

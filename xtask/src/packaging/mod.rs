@@ -1,0 +1,53 @@
+//! The step `packaging`: what is given to others holds what it promises. Units are rated, the package
+//! is looked at and installed.
+
+mod clean_root;
+mod kubernetes;
+mod lint;
+mod rules;
+mod units;
+mod yaml;
+
+use anyhow::Result;
+
+use crate::{
+    dist,
+    setup::{self, Group},
+    step::progress,
+    tally::Tally,
+};
+
+/// Makes the packages and tries everything; a test for each promise.
+pub fn run() -> Result<Tally> {
+    setup::ensure(&[Group::Dist, Group::Packaging])?;
+    let mut tests = Tests::default();
+    units::run(&mut tests);
+    rules::run(&mut tests);
+    kubernetes::run(&mut tests);
+    let made = dist::make()?;
+    lint::run(&mut tests, &made);
+    let mut tally = tests.0;
+    // SAFETY: geteuid has no preconditions.
+    tally.add(match unsafe { libc::geteuid() } {
+        0 => clean_root::run(&made.package)?,
+        _ => Tally::one_skipped("packaging: clean root: not root"),
+    });
+    Ok(tally)
+}
+
+/// Takes the tests in.
+#[derive(Default)]
+pub struct Tests(Tally);
+
+impl Tests {
+    /// Runs a test. An error is its failure.
+    pub fn test(&mut self, name: &str, run: impl FnOnce() -> Result<()>) {
+        self.0.add(match run() {
+            Ok(()) => Tally::one_passed(),
+            Err(error) => {
+                progress(&format!("    FAIL {name}: {error:#}"));
+                Tally::one_failed(format!("packaging: {name}: {error:#}"))
+            }
+        });
+    }
+}
