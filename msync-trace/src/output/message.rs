@@ -8,8 +8,7 @@ use super::escape;
 use crate::{
     model::{Call, LossCause, StorageErrorKind},
     schema::{
-        CommandEnd, IncidentRecord, Start, Stop, StopReason, StorageErrorRecord, Totals, WallTime,
-        Word, spell_dev,
+        CommandEnd, Start, Stop, StopReason, StorageErrorRecord, Totals, WallTime, Word, spell_dev,
     },
 };
 
@@ -115,9 +114,10 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
     }
 }
 
-/// An incident in one sentence.
+/// An incident in one sentence, for the journal.
+#[cfg(target_os = "linux")]
 #[must_use]
-pub fn incident(incident: &IncidentRecord) -> String {
+pub fn incident(incident: &crate::schema::IncidentRecord) -> String {
     let file = &incident.file;
     let path = file.path.as_ref().map_or_else(
         || format!("inode {}", file.inode.ino),

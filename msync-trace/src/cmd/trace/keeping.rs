@@ -7,7 +7,7 @@ use crate::{
     model::{Fact, FactKind, FileSystemId, InodeKey, MonoTime},
     output::escape,
     schema::{Body, Record, spell_dev},
-    store::{Recorder, RunHeader, StoreError, StoreHealth},
+    store::{Recorder, RunHeader, StoreError},
 };
 
 /// A recorder, and what its file lies on.
@@ -99,7 +99,8 @@ impl Keeping {
     }
 
     /// How the record fares.
-    pub(super) fn health(&self) -> StoreHealth {
+    #[cfg(target_os = "linux")]
+    pub(super) fn health(&self) -> crate::store::StoreHealth {
         self.recorder.health()
     }
 

@@ -31,7 +31,7 @@ use crate::{
         Record, Start, Stop, StopReason, WallTime,
     },
     source::{HookState, HookStatus, Origin},
-    store::{RunHeader, StoreHealth},
+    store::RunHeader,
 };
 
 /// Where a trace writes, and what it looks at besides its facts.
@@ -473,13 +473,15 @@ impl Session {
     }
 
     /// Inodes with outstanding failures, and whether all was seen.
+    #[cfg(target_os = "linux")]
     pub(in crate::cmd) fn outstanding(&self) -> (u64, bool) {
         let complete = self.correlator.complete() && missing_hooks(&self.hooks).is_empty();
         (self.correlator.totals().outstanding, complete)
     }
 
     /// How it goes with what is kept.
-    pub(in crate::cmd) fn keeping(&self) -> Option<StoreHealth> {
+    #[cfg(target_os = "linux")]
+    pub(in crate::cmd) fn keeping(&self) -> Option<crate::store::StoreHealth> {
         self.io.keeping.as_ref().map(Keeping::health)
     }
 
