@@ -1,5 +1,7 @@
 //! The command line as it is typed. What it means is worked out in `cmd`.
 
+pub mod serve;
+
 use std::{ffi::OsString, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -181,6 +183,29 @@ Exit status:
   2  error: bad usage, not permitted, or it could not be saved
   3  it could not be known: not in memory any more, or the disk cannot be read";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  sudo msync-trace serve --json /var/log/msync-trace.jsonl --listen 127.0.0.1:9599
+      run for months: incidents as JSON lines, metrics for Prometheus
+  sudo msync-trace serve --config /etc/msync-trace.toml
+      everything from a file (docs/serve.md has all keys)
+  sudo msync-trace serve --config /etc/msync-trace.toml --print-config
+      which options are in effect, and nothing else
+  sudo msync-trace serve --journal --store /var/lib/msync-trace/store.db
+      incidents in the journal, and all evidence for `msync-trace report`
+  sudo msync-trace serve --metrics-textfile /var/lib/prometheus/node-exporter/msync-trace.prom
+      metrics without a listening socket
+  sudo msync-trace serve --on-incident '[\"/usr/local/bin/page\", \"dba\"]'
+      run a command for each incident, with its JSON on standard input
+  journalctl MESSAGE_ID=aad3997851b74b1c83da5c266a684fb5
+      all incidents that are in the journal
+
+SIGTERM and SIGINT end it in order; SIGHUP opens its files anew.
+
+Exit status:
+  0  ended by a signal, in order
+  2  error: bad usage, not permitted, the self-check failed, or tracing broke off";
+
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   msync-trace export --format jsonl run.db | jq -r 'select(.type==\"incident\") | .file.path'
@@ -223,6 +248,9 @@ pub enum Command {
     /// Trace, and keep every fact and incident in a file for later
     #[command(after_help = RECORD_EXAMPLES)]
     Record(Box<RecordArgs>),
+    /// Run for months: metrics, journal, JSON lines, a command for each incident (Linux)
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<serve::ServeArgs>),
     /// Report from what a D script printed, on this machine or another one
     #[command(after_help = INGEST_EXAMPLES)]
     Ingest(Box<IngestArgs>),
@@ -753,7 +781,7 @@ fn parse_errno(text: &str) -> Result<String, String> {
 }
 
 /// `4096`, `64K`, `4M`.
-fn parse_ring_size(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_ring_size(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 1 << 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
@@ -766,7 +794,7 @@ fn parse_ring_size(text: &str) -> Result<u32, String> {
 }
 
 /// `4096`, `64K`, `4M`, `1G`: powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let unit = match text.as_bytes().last() {
         Some(b'k' | b'K') => 1 << 10,
         Some(b'm' | b'M') => 1 << 20,
@@ -818,7 +846,7 @@ fn parse_incident(text: &str) -> Result<IncidentName, String> {
 const SMALLEST: u64 = 16 << 20;
 
 /// `500M`, `2G`.
-fn parse_record_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_record_size(text: &str) -> Result<u64, String> {
     parse_size(text)
         .ok()
         .filter(|bytes| *bytes >= SMALLEST)
@@ -826,7 +854,7 @@ fn parse_record_size(text: &str) -> Result<u64, String> {
 }
 
 /// `12h`, `30d`, `8w`.
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_age(text: &str) -> Result<Duration, String> {
     let bad = |_| "not a time; write it as 12h, 30d or 8w".to_owned();
     let span: jiff::Span = text.parse().map_err(bad)?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
@@ -835,7 +863,7 @@ fn parse_age(text: &str) -> Result<Duration, String> {
 }
 
 /// `30s`, `5m`, `1h30m`; a bare number is seconds, as with other tracers.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return positive(Duration::from_secs(seconds));
     }

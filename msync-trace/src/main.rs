@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     {
         Command::Trace(args) => cmd::trace::main(&args, live::attach),
         Command::Record(args) => cmd::record::main(&args, live::attach),
+        Command::Serve(args) => cmd::serve::main(&args, live::attach),
         Command::Ingest(args) => cmd::ingest::main(&args),
         Command::Report(args) => cmd::report::main(&args),
         Command::Rescue(args) => cmd::rescue::main(&args),

@@ -376,6 +376,105 @@ fn incident(lines: &[Value]) -> &Value {
     incidents.next().expect("an incident")
 }
 
+/// The limit is kept, and what was left out is said.
+#[test]
+fn no_more_is_saved_than_was_asked_for() {
+    with_loss(ScratchFs::Ext4, |scratch, _| {
+        let vault = tempfile::tempdir().unwrap();
+        let arguments = [
+            OsStr::new("trace"),
+            OsStr::new("--rescue"),
+            vault.path().as_os_str(),
+            OsStr::new("--rescue-max"),
+            OsStr::new("20000"),
+        ];
+        if traced(&arguments, scratch, LossKind::OpenedAnew).is_none() {
+            return;
+        }
+        let directory = only_entry(vault.path());
+        let saved = fs::read_dir(&directory).unwrap();
+        let sizes = saved.map(|entry| entry.unwrap()).filter_map(|entry| {
+            let is_manifest = entry.file_name() == "manifest.json";
+            (!is_manifest).then(|| entry.metadata().unwrap().len())
+        });
+        // Two pages of memory with what the disk had in their place: 16384 bytes.
+        assert_eq!(sizes.sum::<u64>(), 4 * PAGE as u64);
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(directory.join("manifest.json")).unwrap()).unwrap();
+        assert_eq!(manifest["not_saved"], "the limit of bytes was reached");
+    });
+}
+
+/// `record` takes the same options, and keeps what they found.
+#[test]
+fn a_record_keeps_the_proof() {
+    with_loss(ScratchFs::Ext4, |scratch, _| {
+        let place = tempfile::tempdir().unwrap();
+        let (record, vault) = (place.path().join("run.db"), place.path().join("rescued"));
+        let mut arguments = vec![OsStr::new("record"), record.as_os_str()];
+        arguments.extend([OsStr::new("--rescue"), vault.as_os_str()]);
+        if traced(&arguments, scratch, LossKind::OpenedAnew).is_none() {
+            return;
+        }
+        let manifest = only_entry(&vault).join("manifest.json");
+        let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+        assert_eq!(manifest["verified"], "differs", "{manifest:#}");
+        let report = Command::new(program())
+            .args(["report", "--format", "json"])
+            .arg(&record)
+            .output()
+            .unwrap();
+        let report = String::from_utf8(report.stdout).unwrap();
+        assert!(report.contains("\"differs\""), "{report}");
+    });
+}
+
+/// A file without a name is found as long as somebody has it open.
+#[test]
+fn a_deleted_file_is_looked_at_while_it_is_open() {
+    for fs in [ScratchFs::Ext4, ScratchFs::Xfs] {
+        with_loss(fs, |_, loss| {
+            let held = File::open(&loss.path).unwrap();
+            fs::remove_file(&loss.path).unwrap();
+            let path = format!("/proc/{}/fd/{}", std::process::id(), held.as_raw_fd());
+            let range = range_argument(&loss);
+            let (manifest, status) = look(&words(&["--file", &path, "--range", &range]));
+            assert_eq!(status, 1, "{manifest:#}");
+            assert_eq!(manifest["comparison"]["differing_bytes"], loss.range.len());
+        });
+    }
+}
+
+/// Places beyond 4 GiB, and the holes before them.
+#[test]
+fn bytes_far_into_a_file_are_found_on_the_disk() {
+    const FAR: u64 = (5 << 30) + 3 * PAGE as u64;
+    for fs in [ScratchFs::Ext4, ScratchFs::Xfs, ScratchFs::Btrfs] {
+        with_loss(fs, |scratch, _| {
+            let path = scratch.path().join("sparse");
+            let file = File::create(&path).unwrap();
+            let bytes: Vec<u8> = (0..2 * PAGE).map(|byte| (byte % 251) as u8).collect();
+            file.write_all_at(&bytes, FAR).unwrap();
+            file.sync_all().unwrap();
+            let vault = tempfile::tempdir().unwrap();
+            let range = format!("{}+{}", FAR - PAGE as u64, 3 * PAGE);
+            let mut arguments = vec![OsStr::new("--file"), path.as_os_str()];
+            arguments.extend(words(&["--range", &range, "--out"]));
+            arguments.push(vault.path().as_os_str());
+            let (manifest, _) = look(&arguments);
+            assert_eq!(
+                manifest["comparison"]["same_bytes"],
+                2 * PAGE,
+                "{manifest:#}"
+            );
+            assert_eq!(manifest["comparison"]["differing_bytes"], 0, "{manifest:#}");
+            let saved = &manifest["saved"][0];
+            assert_eq!(saved["start"], FAR);
+            assert_eq!(saved["disk_sha256"], digest(&bytes));
+        });
+    }
+}
+
 /// The incident says that the loss is proven, and its bytes are saved, while nobody asked.
 fn proven_and_saved_at_once(fs: ScratchFs) {
     with_loss(fs, |scratch, _| {

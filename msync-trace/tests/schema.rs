@@ -1,6 +1,7 @@
 //! Records as JSON: they come back unchanged, and docs/schema/v1.json describes all of them.
 
 mod arbitrary;
+mod recorded;
 
 use std::{fs, path::Path};
 
@@ -10,9 +11,9 @@ use msync_trace::{
     enrich::Enricher,
     model::{Call, Fact, FactKind, LossCause, Lost, MonoTime},
     schema::{
-        Body, Clock, CommandEnd, Container, Explanation, Filters, Head, HookRecord, KernelRecord,
-        LossState, Name, Record, Report, Start, Stop, StopReason, TimelineKind, Totals, WallTime,
-        Word, from_line, to_line, write_report,
+        Body, Clock, CommandEnd, Container, Explanation, Filters, Head, LossState, Name, Record,
+        Report, Start, Stop, StopReason, TimelineKind, Totals, WallTime, Word, from_line, to_line,
+        write_report,
     },
 };
 use proptest::prelude::*;
@@ -133,24 +134,7 @@ fn every_fact_and_incident_is_described_by_the_published_schema() {
 fn start_and_stop_are_described_and_come_back() {
     let validator = published();
     let start = Start {
-        version: "0.1.0".to_owned(),
-        pid: 1,
-        kernel: KernelRecord {
-            name: "Linux".to_owned(),
-            release: "6.12".to_owned(),
-            machine: "x86_64".to_owned(),
-        },
         boot_id: None,
-        host: Some("h".to_owned()),
-        tier: "fentry".to_owned(),
-        hooks: vec![HookRecord {
-            name: "sync.msync".to_owned(),
-            purpose: "returns of msync".to_owned(),
-            target: "__x64_sys_msync".to_owned(),
-            state: "attached".to_owned(),
-            method: Some("fexit".to_owned()),
-            detail: None,
-        }],
         wall_minus_mono_ns: -5,
         calls: Call::ALL.to_vec(),
         filters: Filters {
@@ -158,6 +142,7 @@ fn start_and_stop_are_described_and_come_back() {
             ..Filters::default()
         },
         command: Some(vec!["ls".to_owned()]),
+        ..recorded::header("h").start
     };
     let stop = Stop {
         reason: StopReason::Command,

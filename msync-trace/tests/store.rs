@@ -3,6 +3,7 @@
 mod arbitrary;
 #[path = "../examples/record_generated.rs"]
 mod record_generated;
+mod recorded;
 
 use std::{
     collections::BTreeMap,
@@ -18,50 +19,23 @@ use std::{
 use arbitrary::{fact, incident};
 use msync_trace::{
     enrich::Enricher,
-    model::{Call, Errno, Fact, FactKind, FileId, LossCause, Lost, MonoTime, Told},
-    schema::{Body, Clock, Filters, HookRecord, KernelRecord, Record, Start, WallTime},
+    model::{Errno, Fact, FactKind, FileId, LossCause, Lost, MonoTime, Told},
+    schema::{Body, Clock, Record, WallTime},
     store::{Kept, Limits, Reader, Recorder, RunHeader, StoreError},
 };
 use proptest::{collection::vec, prelude::*};
+use recorded::NOON;
 use tempfile::TempDir;
-
-const NOON: WallTime = WallTime(1_763_640_000_000_000_000);
 
 fn clocks() -> (MonoTime, WallTime) {
     (MonoTime(1_000), NOON)
 }
 
 fn header() -> RunHeader {
-    RunHeader {
-        began: MonoTime(1_000),
-        began_wall: NOON,
-        start: Start {
-            version: "0.1.0".to_owned(),
-            pid: 7,
-            kernel: KernelRecord {
-                name: "Linux".to_owned(),
-                release: "6.12".to_owned(),
-                machine: "x86_64".to_owned(),
-            },
-            boot_id: Some("b".to_owned()),
-            host: Some("db1".to_owned()),
-            tier: "fentry".to_owned(),
-            hooks: vec![HookRecord {
-                name: "sync.msync".to_owned(),
-                purpose: "returns of msync".to_owned(),
-                target: "__x64_sys_msync".to_owned(),
-                state: "attached".to_owned(),
-                method: Some("fexit".to_owned()),
-                detail: None,
-            }],
-            wall_minus_mono_ns: NOON.0 - 1_000,
-            calls: vec![Call::Msync],
-            filters: Filters::default(),
-            command: None,
-        },
-        include_async: false,
-        input: None,
-    }
+    let mut header = recorded::header("db1");
+    header.began = MonoTime(1_000);
+    header.start.wall_minus_mono_ns = NOON.0 - 1_000;
+    header
 }
 
 /// In memory where that is possible: what is tested here is not the disk, and a machine that compiles

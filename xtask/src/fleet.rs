@@ -9,6 +9,7 @@ use crate::{
     paths, setup,
     step::{Step, progress},
     tally::Tally,
+    test::example,
 };
 
 const HOSTS: u32 = 1000;
@@ -34,7 +35,7 @@ pub fn run() -> Result<Tally> {
     let folder = tempfile::tempdir_in(memory()).context("cannot make a folder for the records")?;
     let evidence = folder.path().join("evidence");
     fs::create_dir(&evidence)?;
-    must("fleet-record", record(folder.path()))?;
+    must("fleet-record", record(folder.path())?)?;
     must("fleet-export", export(folder.path(), &evidence)?)?;
     let document = fs::read_to_string(paths::root().join("docs/report.md"))?;
     let query = query(&document).context("docs/report.md has no query in a block marked sql")?;
@@ -59,35 +60,14 @@ fn must(name: &str, command: Command) -> Result<()> {
     Ok(())
 }
 
-fn cargo(arguments: &[&str]) -> Command {
-    let mut command = Command::new("cargo");
-    command.args(arguments).current_dir(paths::root());
-    command
-}
-
-fn record(folder: &Path) -> Command {
-    let mut command = cargo(&[
-        "run",
-        "-q",
-        "-p",
-        "msync-trace",
-        "--example",
-        "record_fleet",
-    ]);
-    command.arg("--").arg(folder).arg(HOSTS.to_string());
-    command
+fn record(folder: &Path) -> Result<Command> {
+    let mut command = Command::new(example("record_fleet")?);
+    command.arg(folder).arg(HOSTS.to_string());
+    Ok(command)
 }
 
 fn export(folder: &Path, evidence: &Path) -> Result<Command> {
-    let mut command = cargo(&[
-        "run",
-        "-q",
-        "-p",
-        "msync-trace",
-        "--bin",
-        "msync-trace",
-        "--",
-    ]);
+    let mut command = Command::new(paths::release("msync-trace"));
     command
         .args(["export", "--format", "parquet", "--out"])
         .arg(evidence);

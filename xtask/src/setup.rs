@@ -249,6 +249,12 @@ const TOOLS: &[Tool] = &[
         "asks the questions of docs/record.md",
     ),
     tool(
+        Group::Build,
+        "promtool",
+        "prometheus",
+        "reads the metrics of serve",
+    ),
+    tool(
         Group::Scenarios,
         "mkfs.ext4",
         "e2fsprogs",

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZero,
+    path::PathBuf,
     process::Command,
     sync::{
         Mutex, PoisonError,
@@ -35,8 +36,10 @@ const LONGEST_FIRST: [&str; 4] = ["7.2", "6.12", "5.10", "6.1"];
 /// everything takes ten times as long there.
 const STAGES: [(&str, &str); 8] = [
     (
+        // And what can still be saved, which takes no further start of the tool.
         "modules loaded later",
-        "scenarios --shared-tool --fs ext4,xfs,btrfs --modules-later --tier auto --only same_descriptor",
+        "scenarios --shared-tool --verify --fs ext4,xfs,btrfs --modules-later --tier auto \
+         --only same_descriptor,evicted_inode,given_up",
     ),
     (
         "served",
@@ -196,7 +199,12 @@ impl Check {
     fn needs_build(self) -> bool {
         matches!(
             self,
-            Self::Durability | Self::Scenarios | Self::Fuzz | Self::Readme | Self::Guest(_)
+            Self::Fleet
+                | Self::Durability
+                | Self::Scenarios
+                | Self::Fuzz
+                | Self::Readme
+                | Self::Guest(_)
         )
     }
 
@@ -425,6 +433,15 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
+/// An example, built as the unit tests have built it: of all packages together, with the features that
+/// all of them want. Otherwise everything that it depends on would be built once more.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let build = cargo(&["build", "--workspace", "--example", name]);
+    let step = format!("build-{name}");
+    Step::new(&step, build, paths::log(&step)).must()?;
+    Ok(paths::target().join("debug/examples").join(name))
+}
+
 fn step(check: Check, command: Command) -> Step {
     Step::new(&check.name(), command, paths::log(&check.name()))
 }
@@ -488,22 +505,8 @@ fn scenarios_here(check: Check) -> Result<Tally> {
     )
 }
 
-/// The program that writes is built as the unit tests have built it.
 fn durability(check: Check) -> Result<Tally> {
-    let example = [
-        "build",
-        "-p",
-        "msync-trace",
-        "--example",
-        "record_generated",
-    ];
-    Step::new(
-        "durability-writer",
-        cargo(&example),
-        paths::log("durability-writer"),
-    )
-    .must()?;
-    let writer = paths::target().join("debug/examples/record_generated");
+    let writer = example("record_generated")?;
     let writer = writer.to_string_lossy();
     losses_here(check, &["durability", "--writer", &writer])
 }

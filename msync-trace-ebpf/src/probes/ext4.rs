@@ -1,7 +1,7 @@
 //! ext4: finished bios, unwritten extents, pages whose blocks cannot be allocated.
 
 use aya_log_ebpf::debug;
-use msync_trace_ebpf::{FAILED_UNCONVERTED, KIND_CONVERTED};
+use msync_trace_ebpf::{FAILED_UNCONVERTED, InodeKey, KIND_CONVERTED, KIND_EVICTED};
 
 use super::hook;
 use crate::{
@@ -210,7 +210,18 @@ fn ext4_writepages_result(ctx: RawTracePointContext) -> u32 {
             at: discard.at,
         },
     );
+    // After ENOSPC they may have stayed dirty, unless it is known that they were given up.
+    if discard.given_up == 1 || errno != ENOSPC {
+        given_up(hook::EXT4_RELEASE, &key, discard.start, discard.end);
+    }
     0
+}
+
+/// The pages stay where they are, but no longer up to date (`folio_clear_uptodate`): who reads the
+/// file next reads the disk into them. Only a program that has them mapped goes on seeing its bytes.
+#[inline(always)]
+fn given_up(hook: u32, key: &InodeKey, start: u64, end: u64) {
+    range_event(KIND_EVICTED, hook, key, start, end);
 }
 
 /// `TP_PROTO(struct inode *inode, loff_t start_pos, loff_t next_pos, struct writeback_control
@@ -245,6 +256,14 @@ fn ext4_folios_end(ctx: RawTracePointContext) -> u32 {
             at: now(),
         },
     );
+    if ret.unsigned_abs() != ENOSPC {
+        given_up(
+            hook::EXT4_FOLIOS_END,
+            &key,
+            start & !4095,
+            (end + 4095) & !4095,
+        );
+    }
     0
 }
 

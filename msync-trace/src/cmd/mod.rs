@@ -12,6 +12,11 @@ pub mod rescue;
 #[path = "rescue_absent.rs"]
 pub mod rescue;
 pub mod selftest;
+#[cfg(target_os = "linux")]
+pub mod serve;
+#[cfg(not(target_os = "linux"))]
+#[path = "serve_absent.rs"]
+pub mod serve;
 pub mod trace;
 #[cfg(target_os = "linux")]
 mod verify_worker;

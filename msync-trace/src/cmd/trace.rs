@@ -6,9 +6,10 @@ pub(super) mod events;
 mod filter;
 mod held;
 mod keeping;
-mod plan;
+mod memory;
+pub(super) mod plan;
 mod repeats;
-mod session;
+pub(super) mod session;
 mod tally;
 #[cfg(target_os = "linux")]
 mod verify;
@@ -218,6 +219,7 @@ pub(super) fn standard_streams(args: &ReportArgs, enricher: Enricher) -> Io {
         enricher,
         look_at_clocks,
         keeping: None,
+        exit: session::exit,
     }
 }
 
@@ -263,14 +265,14 @@ pub async fn run<S: FactSource>(
 
 /// Why a trace ended.
 #[derive(Debug)]
-struct End {
-    reason: StopReason,
+pub(super) struct End {
+    pub(super) reason: StopReason,
     command: Option<CommandEnd>,
-    error: Option<String>,
+    pub(super) error: Option<String>,
 }
 
 impl End {
-    fn because(reason: StopReason) -> Self {
+    pub(super) fn because(reason: StopReason) -> Self {
         Self {
             reason,
             command: None,
@@ -308,12 +310,19 @@ async fn watch<S: FactSource>(
         }
     });
     let mut deadline = pin!(after(plan.duration));
+    let mut begun = pin!(after(Some(memory::BEGUN)));
+    let mut begins = true;
     let mut end = loop {
         let ended = tokio::select! {
             biased;
             Some(event) = events.recv() => on_event(event, pid, session),
             status = &mut command => Some(on_command_end(status)),
             () = &mut deadline => Some(End::because(StopReason::Duration)),
+            () = &mut begun, if begins => {
+                begins = false;
+                memory::give_back();
+                None
+            }
             () = after(session.wants_tick()) => None,
             result = source.next_facts(facts) => match result {
                 Ok(Progress::More) => None,
@@ -354,7 +363,7 @@ async fn watch<S: FactSource>(
 }
 
 /// That long; without an end if it is not said how long.
-async fn after(duration: Option<Duration>) {
+pub(super) async fn after(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,

@@ -19,6 +19,7 @@ use super::{
     rescue::{complete, directory_name, manifest_of},
 };
 use crate::{
+    enrich::machine,
     model::{ByteRange, InMemory, Verified},
     rescue::{Choice, Findings, Obstacle, Saver, Scope, Target, Vault, examine},
     schema::{Comparison, IncidentRecord},
@@ -146,6 +147,12 @@ fn verdict(findings: &Findings, incident: &IncidentRecord) -> Answer {
             comparison.reason = Some("which bytes were lost is not known".to_owned());
             Verified::Unknown
         }
+        Verified::Same if drops_lost_pages(incident) => {
+            let why =
+                "this kernel drops what it could not write, so it can have been read from the disk";
+            comparison.reason = Some(why.to_owned());
+            Verified::Unknown
+        }
         verified => verified,
     };
     Answer::Verified(verified, comparison)
@@ -157,6 +164,26 @@ pub(super) fn choice(incident: &IncidentRecord) -> Choice {
         true => Choice::Differing,
         false => Choice::All,
     }
+}
+
+/// The contents of pages are given up, and no page leaves the cache: of all that btrfs could not
+/// write (`end_extent_writepage` of 5.10 and 6.1, not of 6.12), of those that XFS found no place for
+/// (`iomap_writepage_map` of 5.10, not of 6.1).
+fn drops_lost_pages(incident: &IncidentRecord) -> bool {
+    match incident.file.fs_type.as_deref() {
+        Some("btrfs") => kernel_version() < (6, 12),
+        Some("xfs") => kernel_version() < (6, 1),
+        _ => false,
+    }
+}
+
+/// Of the running kernel: major, minor. (0, 0) if it does not say it in the usual way.
+fn kernel_version() -> (u32, u32) {
+    let release = machine().kernel.release;
+    let mut numbers = release
+        .split(|character: char| !character.is_ascii_digit())
+        .map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn save(

@@ -8,7 +8,8 @@ use super::escape;
 use crate::{
     model::{Call, LossCause, StorageErrorKind},
     schema::{
-        CommandEnd, Start, Stop, StopReason, StorageErrorRecord, Totals, WallTime, Word, spell_dev,
+        CommandEnd, IncidentRecord, Start, Stop, StopReason, StorageErrorRecord, Totals, WallTime,
+        Word, spell_dev,
     },
 };
 
@@ -112,6 +113,29 @@ pub fn loss_sentence(cause: LossCause) -> &'static str {
         LossCause::MapFull => "a table of the D script was full",
         LossCause::DtraceDrops => "DTrace dropped something for want of room",
     }
+}
+
+/// An incident in one sentence.
+#[must_use]
+pub fn incident(incident: &IncidentRecord) -> String {
+    let file = &incident.file;
+    let path = file.path.as_ref().map_or_else(
+        || format!("inode {}", file.inode.ino),
+        |path| escape(&path.0),
+    );
+    let bytes = incident.bytes.map_or_else(
+        || "an unknown number of bytes".to_owned(),
+        |it| count(it, "byte"),
+    );
+    let task = &incident.process.task;
+    format!(
+        "{bytes} of {path} lost silently ({}): {} returned success to {} (pid {}), told before: {}",
+        incident.error,
+        incident.call.word(),
+        escape(&task.comm),
+        task.process.pid,
+        incident.told.word(),
+    )
 }
 
 /// What befell a disk or a filesystem, for people.

@@ -19,6 +19,12 @@ impl WallTime {
         // Every i64 of nanoseconds lies in 1677..=2262, far inside jiff's range.
         Timestamp::from_nanosecond(i128::from(self.0)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
+
+    /// Seconds since 1970, exact to less than a microsecond.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
+        self.0 as f64 / 1e9
+    }
 }
 
 impl fmt::Display for WallTime {

@@ -372,6 +372,9 @@ enum ChangeWord {
 }
 
 impl ChangeRecord {
+    /// All words that [`Self::word`] gives.
+    pub const WORDS: [&'static str; 4] = ["repeated", "recovered", "discarded", "evicted"];
+
     /// The change in one word.
     #[must_use]
     pub fn word(&self) -> &'static str {

@@ -128,6 +128,36 @@ pub enum Progress {
     Ended,
 }
 
+/// How a source fares. Counts are since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// How often it looked for facts, and took all that were there.
+    pub drains: u64,
+    /// Rings between the kernel side and us.
+    pub rings: Vec<RingHealth>,
+    /// How often a map of the kernel side was full, by its name.
+    pub maps_full: Vec<(&'static str, u64)>,
+    /// How often the kernel skipped a program that sees failures.
+    pub skipped_failures: u64,
+    /// The same of those that see more.
+    pub skipped_more: u64,
+    /// Inodes that the kernel side follows.
+    pub tracked_inodes: u64,
+    /// How many it can follow.
+    pub tracked_inodes_limit: u64,
+}
+
+/// How a ring fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingHealth {
+    /// Its name.
+    pub name: &'static str,
+    /// Records that arrived through it.
+    pub sent: u64,
+    /// Records that found it full.
+    pub dropped: u64,
+}
+
 /// Where facts come from.
 pub trait FactSource: Sized {
     /// Why it cannot go on.
@@ -147,6 +177,21 @@ pub trait FactSource: Sized {
     /// How far time has come in the facts, where that does not follow our clock.
     fn now(&self) -> Option<MonoTime> {
         None
+    }
+
+    /// How it fares. Looks at the counters of the kernel side; what was dropped comes as facts
+    /// afterwards.
+    fn health(&mut self) -> Health {
+        Health::default()
+    }
+
+    /// Makes something happen that the hooks have to see, and waits for it. Facts that come
+    /// meanwhile are appended.
+    ///
+    /// # Errors
+    /// A sentence: what was not seen, or could not be made to happen.
+    fn self_check(&mut self, _into: &mut Vec<Fact>) -> impl Future<Output = Result<(), String>> {
+        std::future::ready(Ok(()))
     }
 
     /// What is to be told on standard error since this was asked last. May hold any bytes.

@@ -20,14 +20,14 @@ const TABLES: &str = include_str!("layout.sql");
 const STEPS: [&str; 1] = [PACKS];
 
 const PACKS: &str = "
-CREATE TABLE packs (
+CREATE TABLE IF NOT EXISTS packs (
     block INTEGER PRIMARY KEY,
     facts BLOB NOT NULL
 ) STRICT;
-CREATE TRIGGER fact_is_deleted AFTER DELETE ON facts BEGIN
+CREATE TRIGGER IF NOT EXISTS fact_is_deleted AFTER DELETE ON facts BEGIN
     DELETE FROM packs WHERE block = OLD.fact / 32768;
 END;
-CREATE TRIGGER fact_is_changed AFTER UPDATE ON facts BEGIN
+CREATE TRIGGER IF NOT EXISTS fact_is_changed AFTER UPDATE ON facts BEGIN
     DELETE FROM packs WHERE block IN (OLD.fact / 32768, NEW.fact / 32768);
 END;
 ";

@@ -18,7 +18,9 @@
 //!   fit is counted in `gaps`.
 //! - `facts` is what counts. `packs` has what a report reads of them once more, block by block, and a
 //!   trigger deletes the pack of a block of which a fact is deleted.
-//! - One program writes, which `FILE-lock` says with its process id; any number read.
+//! - One program writes, which `FILE-lock` says with its process id; any number read. While the record
+//!   cannot be written nothing of it is open, the lock neither, so that its filesystem can be mounted
+//!   anew. Who wrote meanwhile keeps the numbers of his facts.
 //!
 //! This room does not know where facts come from and shows nothing.
 
@@ -45,5 +47,5 @@ pub use header::RunHeader;
 pub use queue::Dropped;
 pub use read::{Gap, Reader, RunRow};
 pub use recompute::recompute;
-pub use recorder::{Kept, Recorder};
+pub use recorder::{Kept, Recorder, StoreHealth};
 pub use retention::Limits;

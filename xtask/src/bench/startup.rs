@@ -6,9 +6,11 @@ use anyhow::Result;
 
 use super::{
     report::Row,
-    tracers::{self, Who},
+    tracers::{self, Running, Who},
 };
 
+/// By then nothing is left to do of the beginning.
+const BEGUN: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Three rows.
@@ -34,13 +36,16 @@ pub fn measure(program: &Path, tier: &str, quick: bool) -> Result<Vec<Row>> {
             }
         }
     }
-    let running = tracers::start_tool(program)?;
-    thread::sleep(Duration::from_secs(1));
-    let before = running.processor_ms()?;
-    thread::sleep(IDLE);
-    let busy = (running.processor_ms()? - before) / IDLE.as_secs_f64() / 10.0;
-    let resident = running.resident()?;
-    running.stop()?;
+    let (resident, busy) = idle(tracers::start_tool(program)?)?;
+    let folder = tempfile::tempdir()?;
+    let record = tracers::start_record(program, &folder.path().join("idle.db"))?;
+    let (record_resident, record_busy) = idle(record)?;
+    let both = |trace, record| {
+        vec![
+            ("msync-trace".to_owned(), Ok(vec![trace])),
+            ("msync-trace record".to_owned(), Ok(vec![record])),
+        ]
+    };
     Ok(vec![
         Row::of(
             "start to attached",
@@ -50,7 +55,26 @@ pub fn measure(program: &Path, tier: &str, quick: bool) -> Result<Vec<Row>> {
                 ("empty bpftrace script".to_owned(), bpftrace),
             ],
         ),
-        Row::alone("resident memory, idle", "MiB", vec![resident]),
-        Row::alone("processor time, idle", "% of a core", vec![busy]),
+        Row::of(
+            "resident memory, idle",
+            "MiB",
+            both(resident, record_resident),
+        ),
+        Row::of(
+            "processor time, idle",
+            "% of a core",
+            both(busy, record_busy),
+        ),
     ])
+}
+
+/// Resident memory, MiB, and processor time, percent.
+fn idle(running: Running) -> Result<(f64, f64)> {
+    thread::sleep(BEGUN);
+    let before = running.processor_ms()?;
+    thread::sleep(IDLE);
+    let busy = (running.processor_ms()? - before) / IDLE.as_secs_f64() / 10.0;
+    let resident = running.resident()?;
+    running.stop()?;
+    Ok((resident, busy))
 }

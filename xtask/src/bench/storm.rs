@@ -99,7 +99,9 @@ pub fn measure(program: &Path, disk: &mut Disk, quick: bool) -> Result<Vec<Row>>
     fill(&file, disk.pages)?;
     file.sync_all()?;
     disk.storm(&file)?;
-    let (mut untraced, mut traced) = (Vec::new(), Vec::new());
+    let (mut untraced, mut traced, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
+    let folder = tempfile::tempdir()?;
+    let mut record_resident = Vec::new();
     let (mut resident, mut drops, mut incidents, mut bytes) = (vec![], vec![], vec![], vec![]);
     for round in 0..if quick { 2 } else { 5 } {
         untraced.push(disk.storm(&file)?);
@@ -116,6 +118,11 @@ pub fn measure(program: &Path, disk: &mut Disk, quick: bool) -> Result<Vec<Row>>
         if stop["lost"] != Value::Array(Vec::new()) {
             crate::step::progress(&format!("    lost: {}", stop["lost"]));
         }
+        let running = tracers::start_record(program, &folder.path().join("storm.db"))?;
+        recorded.push(disk.storm(&file)?);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        record_resident.push(running.resident()?);
+        running.stop()?;
         crate::step::progress(&format!("    round {} done", round + 1));
     }
     drop(fs::remove_file(&path));
@@ -127,12 +134,20 @@ pub fn measure(program: &Path, disk: &mut Disk, quick: bool) -> Result<Vec<Row>>
             vec![
                 ("untraced".to_owned(), Ok(untraced)),
                 ("msync-trace".to_owned(), Ok(traced)),
+                ("msync-trace record".to_owned(), Ok(recorded)),
             ],
         ),
         Row::alone("lost facts in the storm", "", drops),
         Row::alone("incidents found in the storm (1 expected)", "", incidents),
         Row::alone("failed bytes named by the incident", "%", bytes),
-        Row::alone("resident memory after the storm", "MiB", resident),
+        Row::of(
+            "resident memory after the storm",
+            "MiB",
+            vec![
+                ("msync-trace".to_owned(), Ok(resident)),
+                ("msync-trace record".to_owned(), Ok(record_resident)),
+            ],
+        ),
     ])
 }
 

@@ -84,6 +84,13 @@ pub fn start_tool(program: &Path) -> Result<Running> {
     Ok(running)
 }
 
+/// The same, with everything kept in a record.
+pub fn start_record(program: &Path, record: &Path) -> Result<Running> {
+    let mut command = Command::new(program);
+    command.arg("record").arg(record).args(["-o", "json"]);
+    spawn(command, "\"start\"")
+}
+
 /// Starts a bpftrace script that prints `attached`.
 pub fn start_script(script: &str) -> Result<Running> {
     let Some(bpftrace) = paths::find_program("bpftrace") else {

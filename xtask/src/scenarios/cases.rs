@@ -187,7 +187,9 @@ pub fn scenarios() -> &'static [Scenario] {
         unmounted_and_mounted_again on PAGE_ERRORS, asks InPlace;
         flusher_fails_in_background on WRITE_ERRORS, asks InPlace;
         block_allocation_fails on EXT4;
+        given_up_and_read_back on EXT4;
         conversion_fails on &[Kind::Ext4NoJournal];
+        disk_hangs_when_read on &[Kind::Ext4];
         outside_the_range on WRITE_ERRORS, asks Alone;
         partly_in_the_range on WRITE_ERRORS, asks Alone;
         rewritten_before_msync on WRITE_ERRORS, asks Alone;
@@ -407,6 +409,27 @@ fn flusher_fails_in_background(world: &mut World) -> Result<()> {
 /// The only block bitmap cannot be read, so no block can be found for new pages. ext4 then throws
 /// the pages away, and no error is kept for the file.
 fn block_allocation_fails(world: &mut World) -> Result<()> {
+    let mut victim = without_blocks(world)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Nobody).lost(BAD))
+}
+
+/// The same, and then somebody reads the file: what is in memory now is what the disk has.
+fn given_up_and_read_back(world: &mut World) -> Result<()> {
+    let mut victim = without_blocks(world)?;
+    victim.let_go()?;
+    std::fs::read(world.directory().join(FILE))?;
+    open_and_map(&mut victim, 0)?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(
+        Claim::new(FILE, lie, Told::Nobody)
+            .lost(BAD)
+            .in_memory("no"),
+    )
+}
+
+/// A program whose pages 4 to 7 were given up because there are no blocks for them.
+fn without_blocks(world: &mut World) -> Result<Program> {
     world.volume.unmount()?;
     let mut bitmap = [0; 4];
     // First group descriptor, in the block after the superblock: bg_block_bitmap_lo.
@@ -429,8 +452,7 @@ fn block_allocation_fails(world: &mut World) -> Result<()> {
     victim.map(slot, 0, 0, PAGES)?;
     victim.store(BAD, false)?;
     world.background_write_back()?;
-    let lie = victim.msync(ALL)?.must_be(0)?;
-    world.lied(Claim::new(FILE, lie, Told::Nobody).lost(BAD))
+    Ok(victim)
 }
 
 /// The bytes reach the disk, in an unwritten extent, and then the block of the extent tree that has
@@ -467,6 +489,16 @@ fn conversion_fails(world: &mut World) -> Result<()> {
     ensure!(late > 0 && lost > 0, "the device was not asked");
     let lie = victim.msync(ALL)?.must_be(0)?;
     world.lied(Claim::new(FILE, lie, Told::Nobody).lost(ALL))
+}
+
+/// The disk that lost the bytes cannot be read either, for a long while: nothing waits for it.
+fn disk_hangs_when_read(world: &mut World) -> Result<()> {
+    let (mut victim, _) = told_once(world)?;
+    let late = Effect::Delay { ms: 2500 };
+    let hangs = FaultRule::new(Access::Read, Place::Anywhere, late);
+    world.volume.device.fault_device()?.fail(vec![hangs])?;
+    let lie = victim.msync(ALL)?.must_be(0)?;
+    world.lied(Claim::new(FILE, lie, Told::Caller).lost(BAD))
 }
 
 fn outside_the_range(world: &mut World) -> Result<()> {

@@ -24,8 +24,9 @@ const START: Duration = Duration::from_secs(180);
 const START_DTRACE: Duration = Duration::from_secs(600);
 /// The largest pipe that root may have without more ado.
 const PIPE_BYTES: libc::c_int = 1 << 20;
-/// An incident is shown that long after the call at the latest, compared or not.
-const VERIFIED: Duration = Duration::from_secs(5);
+/// An incident is shown, and its bytes are saved, that long after the call at the latest: two seconds
+/// on a machine that has nothing else to do.
+const VERIFIED: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
 
 /// How the tool is started.

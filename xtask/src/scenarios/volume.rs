@@ -115,7 +115,7 @@ impl Kind {
     /// (docs/rescue.md).
     pub fn shows_lost_bytes(self) -> bool {
         match self {
-            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Xfs => true,
+            Kind::Ext4 | Kind::Ext4NoJournal | Kind::Ext2 | Kind::Xfs | Kind::F2fs => true,
             // Before, the page's contents were dropped.
             Kind::Btrfs => kernel_version() >= (6, 12),
             _ => false,

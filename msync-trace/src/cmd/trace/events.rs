@@ -90,7 +90,7 @@ fn is_ignored(number: libc::c_int) -> bool {
     }
 }
 
-fn restore_default(number: libc::c_int) {
+pub(in crate::cmd) fn restore_default(number: libc::c_int) {
     if !is_ignored(number) {
         // SAFETY: the default action runs no code of ours.
         unsafe { libc::signal(number, libc::SIG_DFL) };

@@ -7,7 +7,7 @@ use crate::{
     model::{Fact, FactKind, FileSystemId, InodeKey, MonoTime},
     output::escape,
     schema::{Body, Record, spell_dev},
-    store::{Recorder, RunHeader, StoreError},
+    store::{Recorder, RunHeader, StoreError, StoreHealth},
 };
 
 /// A recorder, and what its file lies on.
@@ -96,6 +96,11 @@ impl Keeping {
         self.recorder
             .note(format!("lies on {} where writes fail", spell_dev(device)));
         Some(warning)
+    }
+
+    /// How the record fares.
+    pub(super) fn health(&self) -> StoreHealth {
+        self.recorder.health()
     }
 
     /// Waits until everything so far is stored.

@@ -100,7 +100,7 @@ pub(super) fn verbosity(args: &ReportArgs) -> Verbosity {
     }
 }
 
-fn calls(names: &[CallName], include_async: bool) -> Vec<Call> {
+pub(in crate::cmd) fn calls(names: &[CallName], include_async: bool) -> Vec<Call> {
     let mut calls: Vec<Call> = names
         .iter()
         .flat_map(|name| match name {

@@ -31,7 +31,7 @@ use crate::{
         Record, Start, Stop, StopReason, WallTime,
     },
     source::{HookState, HookStatus, Origin},
-    store::RunHeader,
+    store::{RunHeader, StoreHealth},
 };
 
 /// Where a trace writes, and what it looks at besides its facts.
@@ -48,6 +48,8 @@ pub struct Io {
     pub look_at_clocks: fn() -> (MonoTime, WallTime),
     /// Where everything is kept for later, shown or not.
     pub keeping: Option<Keeping>,
+    /// How the program ends, by what was found.
+    pub exit: fn(StopReason, u64, bool) -> Exit,
 }
 
 /// What time it is in the facts.
@@ -67,7 +69,7 @@ const HIDDEN_KEPT: usize = 65_536;
 const CONSEQUENCES: Duration = Duration::from_secs(1);
 
 /// One trace.
-pub(super) struct Session {
+pub(in crate::cmd) struct Session {
     io: Io,
     clock: Clock,
     now: Now,
@@ -101,7 +103,7 @@ const SOON: Duration = Duration::from_millis(5);
 
 impl Session {
     /// `origin`: whose facts, if they are not of this kernel and on its clock.
-    pub(super) fn new(plan: &Plan, io: Io, origin: Option<Origin>) -> Self {
+    pub(in crate::cmd) fn new(plan: &Plan, io: Io, origin: Option<Origin>) -> Self {
         let ((mono, wall), now) = match &origin {
             None => ((io.look_at_clocks)(), Now::Ours(io.look_at_clocks)),
             Some(origin) => (origin.began, Now::OfFacts(origin.began.0)),
@@ -138,13 +140,13 @@ impl Session {
     ///
     /// # Errors
     /// If the process that does so cannot be started.
-    pub(super) fn verify(&mut self, plan: &VerifyPlan) -> io::Result<()> {
+    pub(in crate::cmd) fn verify(&mut self, plan: &VerifyPlan) -> io::Result<()> {
         self.verifier = Some(Verifier::new(plan.clone())?);
         Ok(())
     }
 
     /// What another process has to know to go on from here.
-    pub(super) fn state(&self) -> Vec<u8> {
+    pub(in crate::cmd) fn state(&self) -> Vec<u8> {
         let mut bytes = (self.hidden.len() as u64).to_le_bytes().to_vec();
         for IncidentId(id) in &self.hidden {
             bytes.extend_from_slice(&id.to_le_bytes());
@@ -154,7 +156,7 @@ impl Session {
     }
 
     /// Goes on from where [`Self::state`] was asked in an earlier process.
-    pub(super) fn resume(&mut self, kept: &[u8]) {
+    pub(in crate::cmd) fn resume(&mut self, kept: &[u8]) {
         let config = self.correlator.config().clone();
         let parse = || {
             let (hidden, rest) = kept.split_first_chunk()?;
@@ -174,7 +176,7 @@ impl Session {
     }
 
     /// Says that tracing has begun.
-    pub(super) fn start(
+    pub(in crate::cmd) fn start(
         &mut self,
         plan: &Plan,
         tier: &str,
@@ -244,7 +246,7 @@ impl Session {
     }
 
     /// Shows the hooks again if they are not those that were shown last.
-    pub(super) fn hooks(&mut self, hooks: &[HookStatus]) -> io::Result<()> {
+    pub(in crate::cmd) fn hooks(&mut self, hooks: &[HookStatus]) -> io::Result<()> {
         if self.hooks == hooks {
             return Ok(());
         }
@@ -274,7 +276,7 @@ impl Session {
 
     /// Takes in facts, in the order of their times, and shows what follows from them. Tells
     /// `released` of which inodes nothing is held any more.
-    pub(super) fn take(
+    pub(in crate::cmd) fn take(
         &mut self,
         facts: &mut Vec<Fact>,
         released: impl FnMut(&InodeKey, Release),
@@ -313,6 +315,7 @@ impl Session {
         for fact in facts.drain(..) {
             self.facts += 1;
             self.reached(Some(fact.at));
+            self.io.out.saw(&fact, &self.clock);
             match &fact.kind {
                 FactKind::Evicted(Evicted { inode, .. }) | FactKind::Gone(Gone { inode, .. }) => {
                     self.held.left_memory(inode);
@@ -364,7 +367,7 @@ impl Session {
     }
 
     /// Within which time [`Self::tick`] should be called.
-    pub(super) fn wants_tick(&self) -> Option<Duration> {
+    pub(in crate::cmd) fn wants_tick(&self) -> Option<Duration> {
         let slow = self.repeats.is_waiting() || !self.storage_errors.is_empty();
         match self.is_comparing() {
             true => Some(SOON),
@@ -377,7 +380,7 @@ impl Session {
     }
 
     /// Shows what has waited long enough.
-    pub(super) fn tick(&mut self) -> io::Result<()> {
+    pub(in crate::cmd) fn tick(&mut self) -> io::Result<()> {
         if self.wants_tick().is_none() {
             return Ok(());
         }
@@ -450,7 +453,7 @@ impl Session {
     }
 
     /// Whether as many incidents were reported as were asked for.
-    pub(super) fn has_enough(&self) -> bool {
+    pub(in crate::cmd) fn has_enough(&self) -> bool {
         self.stop_after
             .is_some_and(|enough| self.tally.totals().incidents >= enough)
     }
@@ -463,31 +466,46 @@ impl Session {
     }
 
     /// Time has come this far in facts that are not on our clock.
-    pub(super) fn reached(&mut self, at: Option<MonoTime>) {
+    pub(in crate::cmd) fn reached(&mut self, at: Option<MonoTime>) {
         if let (Now::OfFacts(now), Some(at)) = (&mut self.now, at) {
             *now = at.max(*now);
         }
     }
 
+    /// Inodes with outstanding failures, and whether all was seen.
+    pub(in crate::cmd) fn outstanding(&self) -> (u64, bool) {
+        let complete = self.correlator.complete() && missing_hooks(&self.hooks).is_empty();
+        (self.correlator.totals().outstanding, complete)
+    }
+
+    /// How it goes with what is kept.
+    pub(in crate::cmd) fn keeping(&self) -> Option<StoreHealth> {
+        self.io.keeping.as_ref().map(Keeping::health)
+    }
+
     /// Messages of the source.
-    pub(super) fn say_all(&mut self, messages: Vec<String>) {
+    pub(in crate::cmd) fn say_all(&mut self, messages: Vec<String>) {
         for message in messages {
             self.say(&output::escape(message.as_bytes()));
         }
     }
 
     /// A message on standard error. Nobody to tell if it is closed.
-    pub(super) fn say(&mut self, message: &str) {
+    pub(in crate::cmd) fn say(&mut self, message: &str) {
         let _ = writeln!(self.io.messages, "msync-trace: {message}");
     }
 
     /// Whether what comes after nobody reads the output any more is of use.
-    pub(super) fn keeps(&self) -> bool {
+    pub(in crate::cmd) fn keeps(&self) -> bool {
         self.io.keeping.is_some()
     }
 
     /// Says what was found, and whether everything was seen.
-    pub(super) fn stop(mut self, mut end: End, hooks: &[HookStatus]) -> anyhow::Result<Exit> {
+    pub(in crate::cmd) fn stop(
+        mut self,
+        mut end: End,
+        hooks: &[HookStatus],
+    ) -> anyhow::Result<Exit> {
         self.muted |= end.reason == StopReason::ReaderGone;
         let saves = self.verifier.as_ref().is_some_and(Verifier::saves);
         let compared = match self.muted && !self.keeps() && !saves {
@@ -505,7 +523,7 @@ impl Session {
             && end.reason != StopReason::Error;
         let exit = match unkept {
             Some(_) => Exit::Error,
-            None => exit(end.reason, self.tally.totals().incidents, complete),
+            None => (self.io.exit)(end.reason, self.tally.totals().incidents, complete),
         };
         let seen = self.correlator.totals();
         let stop = Stop {
@@ -725,7 +743,8 @@ fn missing_hooks(hooks: &[HookStatus]) -> Vec<Explanation> {
 }
 
 /// The contract with scripts.
-fn exit(reason: StopReason, incidents: u64, complete: bool) -> Exit {
+#[must_use]
+pub fn exit(reason: StopReason, incidents: u64, complete: bool) -> Exit {
     match (reason, incidents, complete) {
         (StopReason::Error, _, _) => Exit::Error,
         (_, 1.., _) => Exit::Found,

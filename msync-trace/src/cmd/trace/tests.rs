@@ -162,6 +162,7 @@ async fn trace(source: Script, arguments: &[&str], room: Option<usize>) -> Ran {
         tone: Tone::Plain,
         enricher: Enricher::below(std::path::Path::new("/nonexistent")),
         look_at_clocks: || (MonoTime(1_000), WallTime(1_763_640_000_000_000_000)),
+        exit: session::exit,
     };
     let (sender, events) = mpsc::channel(1);
     let interrupt_later = plan.duration.is_none() && plan.command.is_empty();

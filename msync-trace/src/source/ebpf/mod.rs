@@ -5,6 +5,7 @@
 //! the order of their times; here they are handed on.
 
 pub mod btf;
+mod canary;
 mod decode;
 mod fill;
 pub mod hooks;
@@ -44,7 +45,7 @@ use self::{
 use crate::{
     model::{Errno, Fact, FactKind, InodeKey, LossCause, Release},
     schema::StopReason,
-    source::{FactSource, HookState, HookStatus, Method, Progress, Tier},
+    source::{FactSource, Health, HookState, HookStatus, Method, Progress, RingHealth, Tier},
 };
 
 /// What is wanted of the tracer.
@@ -220,6 +221,22 @@ pub struct Tracer {
     pinned: Option<Pinned>,
     /// Facts of an earlier process that are to be handed on first.
     first: Vec<Fact>,
+    drains: u64,
+    /// Inodes that the kernel side followed when house was kept last.
+    tracked: usize,
+    /// Of instances that were replaced.
+    before: Totals,
+}
+
+/// Counts of the kernel side, as [`Health`] shows them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    /// Records through the rings of failures, syncs, pages.
+    sent: [u64; 3],
+    dropped: [u64; 3],
+    inode_map_full: u64,
+    call_map_full: u64,
+    skipped: Skipped,
 }
 
 /// The rings, to be waited for.
@@ -237,6 +254,8 @@ struct AsyncRing {
     fill: Fill,
     /// Up to where places had been taken in it when the drain began.
     wanted: usize,
+    /// Records that were read from it.
+    records: u64,
 }
 
 impl AsyncRing {
@@ -249,6 +268,7 @@ impl AsyncRing {
             ring,
             fill,
             wanted: 0,
+            records: 0,
         })
     }
 
@@ -294,6 +314,8 @@ impl AsyncRings {
                 && let Some(item) = ring.ring.get_mut().next()
             {
                 each(order, &item);
+                drop(item);
+                ring.records += 1;
             }
             all &= !ring.is_held_up();
         }
@@ -387,13 +409,35 @@ impl Tracer {
             polled: None,
             kept_house: Instant::now(),
             reload: false,
+            drains: 0,
+            tracked: 0,
+            before: Totals::default(),
             pinned: None,
             first: Vec::new(),
         })
     }
 
+    /// Since the tracer began.
+    fn totals(&self) -> Totals {
+        let counters = self.instance.counters();
+        let skipped = self.instance.skipped();
+        let rings = [&self.rings.errors, &self.rings.syncs, &self.rings.pages];
+        let before = &self.before;
+        Totals {
+            sent: std::array::from_fn(|ring| before.sent[ring] + rings[ring].records),
+            dropped: std::array::from_fn(|ring| before.dropped[ring] + counters.ring_full[ring]),
+            inode_map_full: before.inode_map_full + counters.inode_map_full,
+            call_map_full: before.call_map_full + counters.call_map_full,
+            skipped: Skipped {
+                failures: before.skipped.failures + skipped.failures,
+                more: before.skipped.more + skipped.more,
+            },
+        }
+    }
+
     /// Empties the rings into the order of times.
     fn drain(&mut self) {
+        self.drains += 1;
         self.instance.flush_log();
         let Self {
             instance,
@@ -548,6 +592,7 @@ impl Tracer {
                 left -= 1;
             }
         }
+        self.tracked = left;
         // Those of the last time have had time to fail once more.
         self.forgotten.clear();
         for key in forget {
@@ -615,6 +660,7 @@ impl Tracer {
         self.drain();
         self.count_losses();
         self.hand_on(into, |order, into| order.hand_over(at, &followed, into));
+        self.before = self.totals();
         self.instance = instance;
         self.rings = rings;
         self.polled = None;
@@ -736,6 +782,34 @@ impl FactSource for Tracer {
         self.count_losses();
         self.hand_on(into, Order::release_all);
         Vec::new()
+    }
+
+    fn health(&mut self) -> Health {
+        self.count_losses();
+        self.count_skipped();
+        let totals = self.totals();
+        let names = ["failures", "syncs", "pages"];
+        let ring = |at: usize| RingHealth {
+            name: names[at],
+            sent: totals.sent[at],
+            dropped: totals.dropped[at],
+        };
+        Health {
+            drains: self.drains,
+            rings: (0..names.len()).map(ring).collect(),
+            maps_full: vec![
+                ("inodes", totals.inode_map_full),
+                ("calls", totals.call_map_full),
+            ],
+            skipped_failures: totals.skipped.failures,
+            skipped_more: totals.skipped.more,
+            tracked_inodes: self.tracked as u64,
+            tracked_inodes_limit: INODES as u64,
+        }
+    }
+
+    async fn self_check(&mut self, into: &mut Vec<Fact>) -> Result<(), String> {
+        self.see_a_canary(into).await
     }
 
     fn released(&mut self, inode: &InodeKey, why: Release) {
