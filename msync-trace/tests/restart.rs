@@ -249,6 +249,8 @@ fn stopped_between_the_failure_and_the_msync() {
 fn the_failure_happens_while_nobody_traces() {
     on_a_failing_disk(|scratch| {
         let failed = scratch.fail().unwrap();
+        // What it takes over is not forgotten with it.
+        Tracer::start()?.kill();
         let tracer = Tracer::start()?;
         failed.msync().unwrap();
         is_of(&tracer.incident(), &failed);

@@ -190,9 +190,29 @@ fn symbols(kallsyms: &Path) -> Option<[bool; SYMBOLS.len()]> {
     Some(found)
 }
 
-/// Loads a raw-tracepoint program that does nothing, as our own programs will be loaded.
+/// Asks as tracing will: before 5.11 what is pinned counts against the limit of locked memory, and a
+/// start raises that first.
 #[cfg(target_os = "linux")]
 fn ask_bpf() -> BpfAnswer {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Memlock);
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let raised = setrlimit(Resource::Memlock, unlimited).is_ok();
+    let answer = load_nothing();
+    if raised {
+        // Who may raise it may lower it.
+        let _ = setrlimit(Resource::Memlock, limit);
+    }
+    answer
+}
+
+/// Loads a raw-tracepoint program that does nothing, as our own programs will be loaded.
+#[cfg(target_os = "linux")]
+fn load_nothing() -> BpfAnswer {
     use std::os::fd::{FromRawFd, OwnedFd};
 
     const BPF_PROG_LOAD: libc::c_int = 5;

@@ -713,6 +713,7 @@ impl FactSource for Tracer {
         let before = into.len();
         if !self.first.is_empty() {
             into.append(&mut self.first);
+            self.handed_on();
             return Ok(Progress::More);
         }
         self.failed_again.clear();

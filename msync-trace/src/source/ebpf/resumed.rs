@@ -25,9 +25,12 @@ use crate::model::{
     keep::{Keep, keep},
 };
 
-/// Keeping takes at most this part of the time: when much is lost at once, what is kept is a little
-/// old.
+/// Keeping takes at most this part of the time in the long run: when much is lost at once, what is
+/// kept is a little old.
 const SHARE: u32 = 20;
+
+/// So much time may be spent on keeping at once, before [`SHARE`] counts.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// What outlives this process.
 pub struct Pinned {
@@ -44,7 +47,8 @@ pub struct Pinned {
     /// asked.
     is_stale: bool,
     kept_at: Instant,
-    took: Duration,
+    /// Time that was spent on keeping then, less what had been earned back.
+    spent: Duration,
     ending: bool,
     /// It was said that nothing can be kept.
     said: bool,
@@ -52,7 +56,12 @@ pub struct Pinned {
 
 impl Pinned {
     fn is_due(&self) -> bool {
-        self.ending || self.kept_at.elapsed() >= self.took * SHARE
+        self.ending || self.owed() < AT_ONCE
+    }
+
+    /// Time that was spent on keeping and not earned back by now.
+    fn owed(&self) -> Duration {
+        self.spent.saturating_sub(self.kept_at.elapsed() / SHARE)
     }
 }
 
@@ -105,7 +114,7 @@ impl Tracer {
             untaken: false,
             is_stale: false,
             kept_at: Instant::now(),
-            took: Duration::ZERO,
+            spent: Duration::ZERO,
             ending: false,
             said: false,
         };
@@ -273,7 +282,7 @@ impl Tracer {
             let asked = began.elapsed();
             self.keep_now();
             if let Some(pinned) = &mut self.pinned {
-                pinned.took += asked;
+                pinned.spent += asked;
             }
         }
     }
@@ -310,8 +319,8 @@ impl Tracer {
             pinned.said = true;
             warn!("not everything that is known can be kept for a restart: {why}");
         }
+        pinned.spent = pinned.owed() + began.elapsed();
         pinned.kept_at = Instant::now();
-        pinned.took = began.elapsed();
     }
 }
 
