@@ -129,6 +129,7 @@ enum Check {
     Build,
     Fleet,
     Packaging,
+    Monitoring,
     Durability,
     Scenarios,
     Fuzz,
@@ -149,6 +150,7 @@ impl Check {
             Self::Build,
             Self::Fleet,
             Self::Packaging,
+            Self::Monitoring,
             Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
@@ -167,6 +169,7 @@ impl Check {
             Self::Build => "build".to_owned(),
             Self::Fleet => "fleet".to_owned(),
             Self::Packaging => "packaging".to_owned(),
+            Self::Monitoring => "monitoring".to_owned(),
             Self::Durability => "durability".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
@@ -186,6 +189,7 @@ impl Check {
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
             Self::Packaging => "units, alert rules and the package in a clean root".to_owned(),
+            Self::Monitoring => "a loss beside Prometheus and Alertmanager".to_owned(),
             Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
@@ -207,6 +211,7 @@ impl Check {
             self,
             Self::Fleet
                 | Self::Packaging
+                | Self::Monitoring
                 | Self::Durability
                 | Self::Scenarios
                 | Self::Fuzz
@@ -366,6 +371,11 @@ impl TestRun<'_> {
             Check::Packaging => packaging::run(),
             #[cfg(not(target_os = "linux"))]
             Check::Packaging => Ok(Tally::one_skipped("packaging: not Linux")),
+            Check::Monitoring if !is_root() => Ok(Tally::one_skipped("monitoring: not root")),
+            Check::Monitoring => {
+                setup::ensure(&[Group::Monitoring])?;
+                losses_here(check, &["monitoring"])
+            }
             Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
             Check::Durability => durability(check),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),

@@ -75,6 +75,11 @@ impl Disk {
         &self.at
     }
 
+    /// The block device.
+    pub fn device(&self) -> &Path {
+        self.device.path()
+    }
+
     /// From now on every page that was made by [`spoil`] fails.
     pub fn fail(&mut self) -> Result<()> {
         self.device
