@@ -56,6 +56,16 @@ impl Daemon {
 
     /// `msync-trace serve` with these options, once it says that it is ready.
     pub fn serve(program: &Path, options: &[String], log: &Path) -> Result<Self> {
+        Self::serve_in(program, options, log, |_| Ok(()))
+    }
+
+    /// The same, where `prepare` puts it.
+    pub fn serve_in(
+        program: &Path,
+        options: &[String],
+        log: &Path,
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let (mut ready, write_end) = io::pipe()?;
         let fd = write_end.as_raw_fd();
         let mut command = Command::new(program);
@@ -72,12 +82,18 @@ impl Daemon {
                 _ => Ok(()),
             });
         }
+        prepare(&mut command)?;
         let serve = Self::start(command, log)?;
         drop(write_end);
         let mut line = [0];
         let came = is_readable(ready.as_raw_fd(), PATIENCE)? && ready.read(&mut line)? == 1;
         ensure!(came, "serve did not become ready: {}", serve.last_words());
         Ok(serve)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has said so far.

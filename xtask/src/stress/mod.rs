@@ -3,6 +3,7 @@
 
 mod cases;
 pub mod disk;
+mod serve;
 pub mod sync_loops;
 pub mod tracer;
 
