@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ use crate::{
     daemon::Daemon,
     faults::{self, BLOCK},
     http,
+    step::is_root,
     stress::{
         disk::{Disk, spoil},
         sync_loops::Mapping,
@@ -70,10 +71,7 @@ const STEPS: &[(&str, Look)] = &[
 
 /// Runs them; the exit status of this process.
 pub fn run(args: &MonitoringArgs) -> Result<u8> {
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
-        bail!("a file system is mounted: run as root");
-    }
+    ensure!(is_root(), "a file system is mounted: run as root");
     let program = &args.msync_trace;
     ensure!(
         program.exists(),
@@ -166,10 +164,27 @@ impl Place {
         name.context("a device without a name")
     }
 
+    /// Whether an alert is about our disk, or about none. Other disks may fail at the same time.
+    fn is_ours(&self, alert: &Value) -> Result<bool> {
+        let device = alert["labels"]["device"].as_str();
+        Ok(device.is_none() || device == Some(self.device()?))
+    }
+
+    /// Of these.
+    fn ours(&self, alerts: &Value) -> Result<Vec<Value>> {
+        let mut ours = Vec::new();
+        for alert in alerts.as_array().context("no list of alerts")? {
+            if self.is_ours(alert)? {
+                ours.push(alert.clone());
+            }
+        }
+        Ok(ours)
+    }
+
     /// What Prometheus says there is to worry about: name and state.
     fn alerts(&self) -> Result<Vec<(String, String)>> {
         let answer = http::get_json(self.engines.prometheus_port, "/api/v1/alerts")?;
-        let alerts = answer["data"]["alerts"].as_array().context("no alerts")?;
+        let alerts = self.ours(&answer["data"]["alerts"])?;
         let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
         Ok(alerts
             .iter()
@@ -180,7 +195,7 @@ impl Place {
     /// What Alertmanager has of an alert about our daemon.
     fn alert(&self, name: &str) -> Result<Value> {
         let answer = http::get_json(self.engines.alertmanager_port, "/api/v2/alerts")?;
-        let alerts = answer.as_array().context("no list of alerts")?;
+        let alerts = self.ours(&answer)?;
         let instance = format!("127.0.0.1:{}", self.serve_port);
         let found = alerts
             .iter()
@@ -188,6 +203,21 @@ impl Place {
         found
             .cloned()
             .with_context(|| format!("Alertmanager has no {name}: {answer}"))
+    }
+
+    /// Who was called, and about which alerts.
+    fn calls(&self) -> Result<Vec<(String, Vec<String>)>> {
+        let mut calls = Vec::new();
+        for (path, call) in self.pager.received() {
+            let alerts = self.ours(&call["alerts"])?;
+            if !alerts.is_empty() {
+                let names = alerts
+                    .iter()
+                    .map(|it| it["labels"]["alertname"].to_string());
+                calls.push((path, names.collect()));
+            }
+        }
+        Ok(calls)
     }
 
     /// The labels that an alert about our disk has to have: all of them.
@@ -293,10 +323,11 @@ fn amtool(place: &mut Place) -> Result<String> {
         "alert",
         "query",
         LOSS,
+        &format!("device={}", place.device()?),
     ])?;
     let alerts: Value = serde_json::from_str(&alerts)?;
-    let device = alerts[0]["labels"]["device"].as_str();
-    ensure!(device == Some(place.device()?), "amtool shows {alerts}");
+    let name = alerts[0]["labels"]["alertname"].as_str();
+    ensure!(name == Some(LOSS), "amtool shows {alerts}");
     let config = place.engines.alertmanager_config.to_string_lossy();
     run_amtool(&["check-config", &config])?;
     Ok("and takes the configuration".to_owned())
@@ -312,13 +343,15 @@ fn run_amtool(arguments: &[&str]) -> Result<String> {
 }
 
 fn woken(place: &mut Place) -> Result<String> {
-    let (path, call) = place.wait(|place| {
-        let first = place.pager.received().into_iter().next();
+    let (path, alerts) = place.wait(|place| {
+        let first = place.calls()?.into_iter().next();
         first.context("nobody was called")
     })?;
-    ensure!(path == "/now", "{path} was called: {call}");
-    let alert = &call["alerts"][0]["labels"]["alertname"];
-    ensure!(alert == LOSS, "called because of {alert}");
+    ensure!(path == "/now", "{path} was called because of {alerts:?}");
+    ensure!(
+        alerts == [format!("{LOSS:?}")],
+        "called because of {alerts:?}"
+    );
     Ok(format!("by {path}, because of {LOSS}"))
 }
 
@@ -344,7 +377,7 @@ fn no_other(place: &mut Place) -> Result<String> {
         .iter()
         .find(|(name, _)| name != LOSS && name != FAILURES);
     ensure!(other.is_none(), "{other:?} though all is seen");
-    let calls = place.pager.received();
+    let calls = place.calls()?;
     let other = calls.iter().find(|(path, _)| path != "/now");
     ensure!(other.is_none(), "called besides: {other:?}");
     Ok(format!("{} alerts, {} call", alerts.len(), calls.len()))
