@@ -83,12 +83,18 @@ impl Daemon {
             });
         }
         prepare(&mut command)?;
-        let serve = Self::start(command, log)?;
+        let mut serve = Self::start(command, log)?;
         drop(write_end);
         let mut line = [0];
-        let came = is_readable(ready.as_raw_fd(), PATIENCE)? && ready.read(&mut line)? == 1;
-        ensure!(came, "serve did not become ready: {}", serve.last_words());
-        Ok(serve)
+        if is_readable(ready.as_raw_fd(), PATIENCE)? && ready.read(&mut line)? == 1 {
+            return Ok(serve);
+        }
+        serve.signal(libc::SIGKILL);
+        let status = serve.child.wait()?;
+        bail!(
+            "serve did not become ready ({status}): {}",
+            serve.last_words()
+        )
     }
 
     /// Its number.

@@ -12,6 +12,7 @@ mod textfile;
 use std::{
     error::Error as StdError,
     io::{self, Write},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +25,7 @@ use tokio::{
 
 use super::{
     Exit, chain, complain, log_to_stderr,
-    trace::{End, Filter, Io, Keeping, Plan, after, in_runtime, session::Session},
+    trace::{End, Filter, Io, Keeping, Plan, after, in_runtime, memory, session::Session},
 };
 use crate::{
     check,
@@ -225,6 +226,8 @@ impl Service {
         let pace = self.notify.watchdog.map_or(PULSE, |it| PULSE.min(it / 3));
         let mut pulse = interval_at(Instant::now() + pace, pace);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut begun = pin!(after(Some(memory::BEGUN)));
+        let mut begins = true;
         loop {
             let mut beat = false;
             let ended = tokio::select! {
@@ -232,6 +235,11 @@ impl Service {
                 Some(signal) = signals.recv() => self.on_signal(signal),
                 _ = pulse.tick() => {
                     beat = true;
+                    None
+                }
+                () = &mut begun, if begins => {
+                    begins = false;
+                    memory::give_back();
                     None
                 }
                 () = after(session.wants_tick()) => None,

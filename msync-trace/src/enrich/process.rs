@@ -56,9 +56,21 @@ pub(super) fn whole_path(proc: &Path, process: ProcessId, end: &[u8]) -> Option<
         let path = fs::read_link(file.path()).ok()?;
         Some(path.into_os_string().into_vec())
     });
+    // Links of `map_files` want CAP_CHECKPOINT_RESTORE, `maps` does not.
+    let maps = fs::read(directory.join("maps")).unwrap_or_default();
+    let paths = paths.chain(mapped(&maps));
     let mut found: BTreeSet<_> = paths.filter(|path| path.ends_with(end)).collect();
     let path = found.pop_first().filter(|_| found.is_empty())?;
     is_same(proc, &directory, process).then_some(path)
+}
+
+/// The paths in `maps`. Newlines are escaped there, backslashes are not: what can be read in two ways
+/// is left out.
+fn mapped(maps: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let lines = maps.split(|&b| b == b'\n').take(MOST_FILES);
+    let paths = lines.filter_map(|line| Some(&line[line.iter().position(|&b| b == b'/')?..]));
+    let is_certain = |path: &&[u8]| !path.windows(4).any(|four| four == b"\\012");
+    paths.filter(is_certain).map(<[u8]>::to_vec)
 }
 
 /// Whether the process with this number started when ours did.

@@ -151,9 +151,19 @@ fn a_path_too_long_for_the_kernel_side_is_what_the_process_has_mapped() {
     // Another file with the same end: it could be either.
     symlink("/data/other/long/a.db", maps.join("4-5")).unwrap();
     assert_eq!(show(false), (cut.clone(), cut.0.clone()));
-    assert_eq!(show(true), (cut.clone(), cut.0));
+    assert_eq!(show(true), (cut.clone(), cut.0.clone()));
     symlink("/data/very/long/a.db (deleted)", maps.join("5-6")).unwrap();
-    assert_eq!(show(true), (place, whole));
+    assert_eq!(show(true), (place.clone(), whole.clone()));
+    // Links that we may not read.
+    fs::remove_dir_all(&maps).unwrap();
+    assert_eq!(show(false), (cut.clone(), cut.0.clone()));
+    let line = |path| format!("7f0000000000-7f0000001000 rw-s 00000000 08:01 12  {path}\n");
+    let listed = root.path().join("proc/4321/maps");
+    // A newline or four characters: nobody can tell.
+    fs::write(&listed, line("/data/\\012/long/a.db")).unwrap();
+    assert_eq!(show(false), (cut.clone(), cut.0));
+    fs::write(&listed, line("/data/very/long/a.db").repeat(2)).unwrap();
+    assert_eq!(show(false), (place, whole));
 }
 
 #[test]

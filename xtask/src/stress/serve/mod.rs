@@ -196,7 +196,8 @@ impl World {
         let cgroup = &self.cgroup;
         let serve = Daemon::serve_in(&self.program, &options, &log, |command| {
             cgroup.hold(command)
-        })?;
+        });
+        let serve = serve.with_context(|| self.kills())?;
         self.serve = Some(serve);
         self.starts += 1;
         Ok(())
@@ -212,6 +213,10 @@ impl World {
     /// As `kill -9` does it.
     fn kill(&mut self) {
         self.serve = None;
+    }
+
+    fn kills(&self) -> String {
+        format!("killed for want of memory: {} times", self.cgroup.kills())
     }
 
     fn said(&self) -> String {
@@ -282,9 +287,8 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             if let Some(serve) = &mut self.serve {
-                serve.must_run().with_context(|| {
-                    format!("killed for want of memory: {} times", self.cgroup.kills())
-                })?;
+                let runs = serve.must_run();
+                runs.with_context(|| self.kills())?;
             }
             if Instant::now() > deadline {
                 bail!(
