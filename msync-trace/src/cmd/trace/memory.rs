@@ -1,9 +1,9 @@
-//! Memory that only the beginning of a trace needs, given back to the system.
+//! Memory that only the beginning of a trace needs, or a storm, given back to the system.
 
 use std::time::Duration;
 
 /// By then hooks are attached, and the record, if there is one, is open.
-pub(in crate::cmd) const BEGUN: Duration = Duration::from_secs(1);
+pub(super) const BEGUN: Duration = Duration::from_secs(1);
 
 /// What is as large as this goes back to the system when it is freed. Otherwise the allocator learns
 /// from the kernel's types, of many MiB, to keep what is freed.
@@ -11,7 +11,7 @@ pub(in crate::cmd) const BEGUN: Duration = Duration::from_secs(1);
 const LARGE: libc::c_int = 1 << 20;
 
 /// To be called before anything large is needed.
-pub(in crate::cmd) fn keep_little() {
+pub(super) fn keep_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: no memory is involved.
     unsafe {
@@ -21,7 +21,7 @@ pub(in crate::cmd) fn keep_little() {
 
 /// Gives back what the allocator keeps of it, for each thread, and what was used of the program's
 /// file: what is used again comes from the page cache.
-pub(in crate::cmd) fn give_back() {
+pub(super) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         use rustix::mm::{Advice, madvise};
@@ -33,6 +33,43 @@ pub(in crate::cmd) fn give_back() {
             // does not change. What is needed of them, this function as well, is mapped again.
             let _ = unsafe { madvise(part.start as *mut _, part.len(), Advice::LinuxDontNeed) };
         }
+    }
+}
+
+/// Knows when it is calm after work, of which the start is a part.
+#[derive(Debug)]
+pub(in crate::cmd) struct Calm {
+    works: bool,
+    /// Since memory was given back.
+    worked: bool,
+}
+
+impl Default for Calm {
+    fn default() -> Self {
+        Self {
+            works: false,
+            worked: true,
+        }
+    }
+}
+
+impl Calm {
+    /// Whether there was something to do.
+    pub(in crate::cmd) fn ends(&mut self, work: bool) {
+        self.works |= work;
+    }
+
+    /// To be called every few seconds: gives memory back if there was nothing to do since the last
+    /// time, and something before.
+    pub(in crate::cmd) fn beat(&mut self) {
+        if self.gives_back() {
+            give_back();
+        }
+    }
+
+    fn gives_back(&mut self) -> bool {
+        let calm = !std::mem::take(&mut self.works);
+        std::mem::replace(&mut self.worked, !calm) && calm
     }
 }
 
@@ -68,8 +105,23 @@ fn read_only() -> Vec<std::ops::Range<usize>> {
     parts
 }
 
-#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_once_when_it_is_calm_again() {
+        let mut calm = Calm::default();
+        let beats = [false, true, true, false, false].map(|work| {
+            calm.ends(work);
+            calm.gives_back()
+        });
+        assert_eq!(beats, [true, false, false, true, false]);
+    }
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests_on_linux {
     use std::sync::atomic::{AtomicU8, Ordering};
 
     use super::*;

@@ -31,6 +31,11 @@ impl Found {
         self.0.contains_key(path)
     }
 
+    /// Whether there is an incident about each of these.
+    pub fn has_all(&self, paths: &[String]) -> bool {
+        paths.iter().all(|path| self.has(path))
+    }
+
     /// How many files there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -102,12 +107,36 @@ pub fn files(folder: &Path, beginning: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Whether there is a line about each of these in the newest files whose names begin so. Those that
+/// are written or moved meanwhile may have none yet.
+pub fn newest_lines_have(folder: &Path, beginning: &str, paths: &[String]) -> bool {
+    let mut files = files(folder, beginning).unwrap_or_default();
+    files.sort_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    let newest = files.split_off(files.len().saturating_sub(NEWEST));
+    in_lines(newest).is_ok_and(|found| found.has_all(paths))
+}
+
+/// A round of incidents fits into so many files.
+const NEWEST: usize = 8;
+
 /// Everything in a store.
 pub fn in_store(store: &Path) -> Result<Found> {
+    incident_list(store, "1")
+}
+
+/// Whether a store can be read and has all of these, of which none has a quote in its name.
+pub fn store_has(store: &Path, paths: &[String]) -> bool {
+    let condition = format!("path IN ('{}')", paths.join("','"));
+    incident_list(store, &condition).is_ok_and(|found| found.has_all(paths))
+}
+
+fn incident_list(store: &Path, condition: &str) -> Result<Found> {
     let output = Command::new("sqlite3")
         .args(["-json", "-readonly"])
         .arg(store)
-        .arg("SELECT path, incident FROM incident_list")
+        .arg(format!(
+            "SELECT path, incident FROM incident_list WHERE {condition}"
+        ))
         .output()
         .context("cannot run sqlite3")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
@@ -153,12 +182,6 @@ impl Journal {
     pub fn found(&self) -> Found {
         let found = self.found.lock();
         found.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Whether there is an incident about each of these files.
-    pub fn has_all(&self, paths: &[String]) -> bool {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.iter().all(|path| found.has(path))
     }
 }
 
