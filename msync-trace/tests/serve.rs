@@ -438,6 +438,84 @@ fn the_service_manager_is_told_the_truth() {
     assert!(last.starts_with("STOPPING=1"), "{last}");
 }
 
+#[test]
+fn metrics_are_served_at_a_socket_that_systemd_hands_over() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED serve: not root");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, fd) = (listener.local_addr().unwrap().port(), listener.as_raw_fd());
+    // As a service manager does it: the number of the process is known when it runs.
+    let mut serve = Command::new("sh");
+    serve
+        .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_msync-trace"))
+        .arg("serve")
+        .env("LISTEN_FDS", "1")
+        .stdout(Stdio::null());
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        serve.pre_exec(move || {
+            let done = match fd {
+                3 => libc::fcntl(fd, libc::F_SETFD, 0),
+                _ => libc::dup2(fd, 3),
+            };
+            match done {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        });
+    }
+    let serve = match Serve::start(&mut serve) {
+        Ok(serve) => serve,
+        Err(reason) => return println!("SKIPPED serve: {}", reason.trim_end()),
+    };
+    drop(listener);
+    assert!(get(port, "/readyz", "").0.starts_with("HTTP/1.1 200"));
+    let (_, metrics) = get(port, "/metrics", "");
+    assert_eq!(value(&metrics, "msync_trace_ready"), 1.0);
+    let (status, said) = serve.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(
+        TcpStream::connect(("127.0.0.1", port)).is_err(),
+        "somebody still listens"
+    );
+}
+
+#[test]
+fn commands_are_bounded_in_a_minute_and_what_is_left_out_is_counted() {
+    on_a_scratch_disk(|scratch| {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (json, command, port) = (at("lines.jsonl"), at("command.jsonl"), free_port());
+        let mut serve = binary();
+        serve
+            .arg(format!("--json={}", json.display()))
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--on-incident=[\"tee\", \"-a\", {command:?}]"))
+            .arg("--on-incident-per-minute=1")
+            .stdout(Stdio::null());
+        let serve = Serve::start(&mut serve)?;
+        for kind in [LossKind::TriedAgain, LossKind::OpenedAnew] {
+            let loss = scratch.lose(kind).unwrap();
+            wait_for("the line of JSON", || incident(&json, &loss));
+        }
+        let of_it = |name: &str| {
+            let sample = format!("msync_trace_output_{name}{{output=\"on_incident\"}}");
+            value(&get(port, "/metrics", "").1, &sample)
+        };
+        wait_for("what is left out", || {
+            (of_it("dropped_total") >= 1.0).then_some(())
+        });
+        assert_eq!(of_it("delivered_total"), 1.0);
+        let (status, said) = serve.end();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert_eq!(records(&command, "incident").len(), 1);
+        Ok(())
+    });
+}
+
 fn print_config(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = binary()
         .arg("--print-config")

@@ -7,6 +7,8 @@ mod outputs;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
+    io::Write,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -20,7 +22,7 @@ use super::{
     disk::{Disk, run, spoil},
     sync_loops::Mapping,
 };
-use crate::{daemon::Daemon, faults::BLOCK};
+use crate::{daemon::Daemon, faults::BLOCK, http};
 use cgroup::Cgroup;
 use outputs::{Found, Journal};
 
@@ -59,10 +61,12 @@ enum Trouble {
     Away,
     /// What logrotate does.
     Rotated,
+    /// More than it serves at once ask for its metrics, and send half of their question.
+    SlowReaders,
 }
 
 /// In this order, again and again.
-const TROUBLES: [Trouble; 10] = [
+const TROUBLES: [Trouble; 11] = [
     Trouble::None,
     Trouble::JsonFull,
     Trouble::Stopped,
@@ -73,16 +77,18 @@ const TROUBLES: [Trouble; 10] = [
     Trouble::CommandHangs,
     Trouble::Away,
     Trouble::Rotated,
+    Trouble::SlowReaders,
 ];
 
 /// Without those that begin a new process: in the last two fifths of the time.
-const TROUBLES_OF_ONE: [Trouble; 6] = [
+const TROUBLES_OF_ONE: [Trouble; 7] = [
     Trouble::None,
     Trouble::JsonFull,
     Trouble::CommandFails,
     Trouble::StoreFails,
     Trouble::CommandHangs,
     Trouble::Rotated,
+    Trouble::SlowReaders,
 ];
 
 /// The case.
@@ -124,6 +130,8 @@ struct World {
     json: Disk,
     store: Disk,
     folder: tempfile::TempDir,
+    /// Of its metrics.
+    port: u16,
     /// Every file that was lost.
     expected: BTreeSet<String>,
     starts: usize,
@@ -153,6 +161,7 @@ impl World {
             json,
             store,
             folder,
+            port: http::free_port()?,
             expected: BTreeSet::new(),
             starts: 0,
             idle: 0.0,
@@ -196,6 +205,7 @@ impl World {
             format!("--store={}", self.store().display()),
             format!("--metrics-textfile={}", self.at("m.prom").display()),
             "--metrics-interval=1s".to_owned(),
+            format!("--listen=127.0.0.1:{}", self.port),
             format!("--on-incident={command}"),
             "--on-incident-timeout=1s".to_owned(),
         ]
@@ -244,6 +254,10 @@ impl World {
             Trouble::Away => self.stop()?,
             _ => {}
         }
+        let slow = match trouble {
+            Trouble::SlowReaders => slow_readers(self.port)?,
+            _ => Vec::new(),
+        };
         let storm = Storm::new(self)?;
         storm.fail(self)?;
         self.between(trouble)?;
@@ -272,6 +286,7 @@ impl World {
                     && outputs::store_has(&world.store(), &storm.paths)
             },
         )?;
+        drop(slow);
         self.expected.extend(storm.paths.iter().cloned());
         self.lossy.heal()?;
         storm.delete()?;
@@ -415,6 +430,16 @@ impl Drop for World {
         let _ = Command::new(&self.program).arg("detach").output();
         let _ = Command::new("umount").arg("/run").output();
     }
+}
+
+/// Twice as many as it serves at once.
+fn slow_readers(port: u16) -> Result<Vec<TcpStream>> {
+    let ask = |_| -> Result<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n")?;
+        Ok(stream)
+    };
+    (0..32).map(ask).collect()
 }
 
 /// The medians of the second and the last quarter.
