@@ -10,12 +10,18 @@ pub(super) const BEGUN: Duration = Duration::from_secs(1);
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE: libc::c_int = 1 << 20;
 
-/// To be called before anything large is needed.
+/// Places that the allocator takes memory from: one for the thread that takes facts in, one for all
+/// others. Each keeps some.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const ARENAS: libc::c_int = 2;
+
+/// To be called before anything large is needed, and before there are threads.
 pub(super) fn keep_little() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: no memory is involved.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
 }
 
