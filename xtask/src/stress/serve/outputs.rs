@@ -111,7 +111,7 @@ pub fn files(folder: &Path, beginning: &str) -> Result<Vec<PathBuf>> {
 /// are written or moved meanwhile may have none yet.
 pub fn newest_lines_have(folder: &Path, beginning: &str, paths: &[String]) -> bool {
     let mut files = files(folder, beginning).unwrap_or_default();
-    files.sort_by_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
+    files.sort_by_cached_key(|path| fs::metadata(path).and_then(|it| it.modified()).ok());
     let newest = files.split_off(files.len().saturating_sub(NEWEST));
     in_lines(newest).is_ok_and(|found| found.has_all(paths))
 }
