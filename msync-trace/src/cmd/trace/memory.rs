@@ -43,6 +43,7 @@ pub(super) fn give_back() {
 }
 
 /// Knows when it is calm after work, of which the start is a part.
+#[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(in crate::cmd) struct Calm {
     works: bool,
@@ -50,6 +51,7 @@ pub(in crate::cmd) struct Calm {
     worked: bool,
 }
 
+#[cfg(target_os = "linux")]
 impl Default for Calm {
     fn default() -> Self {
         Self {
@@ -59,6 +61,7 @@ impl Default for Calm {
     }
 }
 
+#[cfg(target_os = "linux")]
 impl Calm {
     /// Whether there was something to do.
     pub(in crate::cmd) fn ends(&mut self, work: bool) {
@@ -111,7 +114,7 @@ fn read_only() -> Vec<std::ops::Range<usize>> {
     parts
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 

@@ -1,19 +1,20 @@
 //! One trace, without its waiting: facts go in, records and messages come out, and at the end the
 //! verdict on the whole run.
 
+mod ending;
+mod showing;
+
 use std::{
     collections::BTreeSet,
     io::{self, Write},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::Context;
-
 use super::{
-    End, Filter, Plan,
+    Filter, Plan,
     held::Held,
     keeping::Keeping,
-    repeats::{PACE, Repeat, Repeats},
+    repeats::{PACE, Repeats},
     tally::Tally,
     verify::{Verifier, VerifyPlan},
 };
@@ -22,13 +23,13 @@ use crate::{
     correlate::{Config, Correlator},
     enrich::{Enricher, Machine, machine},
     model::{
-        Change, ChangeKind, Discarded, Evicted, Fact, FactKind, Gone, Incident, IncidentId,
-        InodeKey, Lost, MonoTime, Redirtied, Release, StorageError, Verdict, WriteOk,
+        Discarded, Evicted, Fact, FactKind, Gone, IncidentId, InodeKey, MonoTime, Redirtied,
+        Release, StorageError, Verdict, WriteOk,
     },
     output::{self, Output, Tone, Verbosity},
     schema::{
-        Body, ChangeRecord, Clock, Explanation, Head, HookRecord, HooksRecord, KernelRecord,
-        Record, Start, Stop, StopReason, WallTime,
+        Body, Clock, Explanation, HookRecord, HooksRecord, KernelRecord, Start, StopReason,
+        WallTime,
     },
     source::{HookState, HookStatus, Origin},
     store::RunHeader,
@@ -60,13 +61,6 @@ enum Now {
     /// As far as they have come. Wall time is what it was when they began, and so much later.
     OfFacts(MonoTime),
 }
-
-/// So many incidents are remembered as left out.
-const HIDDEN_KEPT: usize = 65_536;
-
-/// How long a filesystem may take to draw its consequences from an error, and to say so on a slow
-/// console, before the mount table is asked.
-const CONSEQUENCES: Duration = Duration::from_secs(1);
 
 /// One trace.
 pub(in crate::cmd) struct Session {
@@ -375,10 +369,6 @@ impl Session {
         }
     }
 
-    fn is_comparing(&self) -> bool {
-        !self.held.is_empty() || self.verifier.as_ref().is_some_and(Verifier::is_busy)
-    }
-
     /// Shows what has waited long enough.
     pub(in crate::cmd) fn tick(&mut self) -> io::Result<()> {
         if self.wants_tick().is_none() {
@@ -391,65 +381,6 @@ impl Session {
         let shown = due.into_iter().try_for_each(|held| self.show_repeat(held));
         self.hand_over();
         shown.and(self.output_error())
-    }
-
-    /// Shows records that need not wait any longer.
-    fn show_verified(&mut self) -> io::Result<()> {
-        let Some(verifier) = &mut self.verifier else {
-            return Ok(());
-        };
-        verifier.turn();
-        let messages = verifier.messages();
-        let mut ready = Vec::new();
-        while let Some(record) = self.held.next(|incident| verifier.verdict(incident)) {
-            ready.push(record);
-        }
-        ready
-            .iter()
-            .try_for_each(|record| self.keep_and_display(record))?;
-        messages.iter().for_each(|message| self.say(message));
-        Ok(())
-    }
-
-    /// Waits for all verdicts, which takes no longer than an incident is held, and until all is
-    /// saved. (A signal ends that at once: it was the second one, or the trace had ended by itself.)
-    fn finish_comparing(&mut self) -> io::Result<()> {
-        let began = Instant::now();
-        let mut told = false;
-        while self.is_comparing() {
-            self.show_verified()?;
-            if !told && self.held.is_empty() && began.elapsed() > PACE {
-                told = true;
-                self.say("waiting until lost bytes are saved");
-            }
-            std::thread::sleep(SOON);
-        }
-        self.show_verified()
-    }
-
-    /// Shows what befell disks and filesystems, up to a little before `now` (`None`: all).
-    fn show_storage_errors(&mut self, now: Option<MonoTime>) -> io::Result<()> {
-        let is_due = |at: MonoTime| now.is_none_or(|now| now.since(at) >= CONSEQUENCES);
-        let due = self
-            .storage_errors
-            .iter()
-            .take_while(|(at, _)| is_due(*at))
-            .count();
-        let due: Vec<_> = self.storage_errors.drain(..due).collect();
-        for (at, error) in due {
-            let record = self.io.enricher.storage_error(error);
-            if self.verbosity > Verbosity::Quiet {
-                self.say(&output::storage_error(&record));
-            }
-            self.show(at, Body::StorageError(record))?;
-        }
-        Ok(())
-    }
-
-    fn show_repeat(&mut self, repeat: Repeat) -> io::Result<()> {
-        let Repeat { at, id, repeats } = repeat;
-        let kind = ChangeKind::Repeated { repeats };
-        self.show_change(&Change { at, id, kind })
     }
 
     /// Whether as many incidents were reported as were asked for.
@@ -500,217 +431,6 @@ impl Session {
     /// Whether what comes after nobody reads the output any more is of use.
     pub(in crate::cmd) fn keeps(&self) -> bool {
         self.io.keeping.is_some()
-    }
-
-    /// Says what was found, and whether everything was seen.
-    pub(in crate::cmd) fn stop(
-        mut self,
-        mut end: End,
-        hooks: &[HookStatus],
-    ) -> anyhow::Result<Exit> {
-        self.muted |= end.reason == StopReason::ReaderGone;
-        let saves = self.verifier.as_ref().is_some_and(Verifier::saves);
-        let compared = match self.muted && !self.keeps() && !saves {
-            true => Ok(()),
-            false => self.finish_comparing(),
-        };
-        let unkept = self.unkept();
-        if let Some(unkept) = &unkept {
-            end.error.get_or_insert_with(|| unkept.clone());
-        }
-        let now = self.now();
-        let missing_hooks = missing_hooks(hooks);
-        let complete = self.correlator.complete()
-            && missing_hooks.is_empty()
-            && end.reason != StopReason::Error;
-        let exit = match unkept {
-            Some(_) => Exit::Error,
-            None => (self.io.exit)(end.reason, self.tally.totals().incidents, complete),
-        };
-        let seen = self.correlator.totals();
-        let stop = Stop {
-            reason: end.reason,
-            duration_ns: now.0.saturating_sub(self.began.0),
-            totals: self.tally.totals(),
-            facts: self.facts,
-            outstanding_inodes: seen.outstanding,
-            complete,
-            lost: seen
-                .losses
-                .iter()
-                .map(|(&cause, &count)| Lost { cause, count })
-                .collect(),
-            missing_hooks,
-            command: end.command,
-            error: end.error,
-            exit_status: exit as u8,
-        };
-        if self.verbosity > Verbosity::Quiet {
-            let summary = output::summary(&stop, self.io.tone);
-            let _ = self.io.messages.write_all(summary.as_bytes());
-        } else if let Some(error) = &stop.error {
-            self.say(error);
-        }
-        let held = self.repeats.take_all();
-        let mut shown = compared.and_then(|()| self.show_storage_errors(None));
-        for repeat in held {
-            shown = shown.and_then(|()| self.show_repeat(repeat));
-        }
-        if shown.is_ok() {
-            shown = self.show(now, Body::Stop(Box::new(stop)));
-        }
-        let kept = self.end_keeping();
-        match shown.and(self.output_error()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to standard output")
-            }
-            _ if !kept => Ok(Exit::Error),
-            _ => Ok(exit),
-        }
-    }
-
-    /// Waits until everything so far is kept; otherwise says what is not.
-    fn unkept(&mut self) -> Option<String> {
-        self.io.keeping.as_mut()?.settle().err()
-    }
-
-    /// Whether everything was kept.
-    fn end_keeping(&mut self) -> bool {
-        let Some(keeping) = self.io.keeping.take() else {
-            return true;
-        };
-        let (said, all) = keeping.finish();
-        if self.verbosity > Verbosity::Quiet || !all {
-            self.say(&said);
-        }
-        all
-    }
-
-    fn incident(&mut self, incident: &Incident) -> io::Result<()> {
-        let record = self.io.enricher.incident(incident, &self.clock);
-        let wanted = match &record.body {
-            Body::Incident(described) => self.filter.wants(described),
-            _ => true,
-        };
-        if !wanted || self.has_enough() {
-            self.hide(incident.id);
-            self.keep_record(&record, false);
-            return Ok(());
-        }
-        self.tally.incident(incident);
-        match (&mut self.verifier, &record.body) {
-            (Some(verifier), Body::Incident(described)) => {
-                verifier.ask(described);
-                self.held.incident(record);
-                Ok(())
-            }
-            _ => self.emit(record),
-        }
-    }
-
-    /// Shows a record, after those that are held.
-    fn emit(&mut self, record: Record) -> io::Result<()> {
-        match self.held.is_empty() {
-            true => self.keep_and_display(&record),
-            false => {
-                self.held.behind(record);
-                Ok(())
-            }
-        }
-    }
-
-    /// Leaves the changes of an incident out as well. Of very many, those of the oldest are shown.
-    fn hide(&mut self, incident: IncidentId) {
-        self.hidden.insert(incident);
-        if self.hidden.len() > HIDDEN_KEPT {
-            self.hidden.pop_first();
-        }
-    }
-
-    fn change(&mut self, change: &Change) -> io::Result<()> {
-        let hidden = self.hidden.contains(&change.id);
-        if hidden && !self.keeps() {
-            return Ok(());
-        }
-        if !hidden {
-            self.tally.change(change.kind);
-        }
-        let Change { at, id, kind } = *change;
-        if let ChangeKind::Repeated { repeats } = kind {
-            return match self.repeats.show_now(Repeat { at, id, repeats }) {
-                true => self.show_change(change),
-                false => Ok(()),
-            };
-        }
-        if let Some(held) = self.repeats.of(id) {
-            self.show_repeat(held)?;
-        }
-        self.show_change(change)
-    }
-
-    fn show_change(&mut self, change: &Change) -> io::Result<()> {
-        let body = Body::Change(ChangeRecord {
-            incident: change.id,
-            change: change.kind,
-        });
-        if self.hidden.contains(&change.id) {
-            let head = Head::at(change.at, &self.clock);
-            self.keep_record(&Record { head, body }, false);
-            return Ok(());
-        }
-        self.show(change.at, body)
-    }
-
-    fn lost(&mut self, at: MonoTime, loss: Lost) -> io::Result<()> {
-        let first = self.correlator.totals().losses.get(&loss.cause) == Some(&loss.count);
-        if first || self.verbosity == Verbosity::Verbose {
-            let why = output::loss_sentence(loss.cause);
-            self.say(&format!(
-                "warning: something was not seen from here on: {why} ({}x)",
-                loss.count
-            ));
-        }
-        self.show(at, Body::Lost(loss))
-    }
-
-    fn show(&mut self, at: MonoTime, body: Body) -> io::Result<()> {
-        let head = Head::at(at, &self.clock);
-        self.emit(Record { head, body })
-    }
-
-    fn keep_and_display(&mut self, record: &Record) -> io::Result<()> {
-        self.keep_record(record, true);
-        self.display(record)
-    }
-
-    fn keep_record(&mut self, record: &Record, shown: bool) {
-        let Some(keeping) = &mut self.io.keeping else {
-            return;
-        };
-        if let Some(warning) = keeping.record(record, shown) {
-            self.say(&warning);
-        }
-    }
-
-    /// What is kept besides does not suffer from an output that is gone: the error comes later.
-    fn display(&mut self, record: &Record) -> io::Result<()> {
-        if self.muted {
-            return Ok(());
-        }
-        let shown = self.io.out.show(record);
-        if !self.keeps() {
-            return shown;
-        }
-        if let Err(error) = shown {
-            self.muted = true;
-            self.output_error = Some(error);
-        }
-        Ok(())
-    }
-
-    /// An output that is gone, once.
-    fn output_error(&mut self) -> io::Result<()> {
-        self.output_error.take().map_or(Ok(()), Err)
     }
 }
 
