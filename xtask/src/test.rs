@@ -185,7 +185,9 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
-            Self::Packaging => "units, alert rules and the package in a clean root".to_owned(),
+            Self::Packaging => {
+                "units, alert rules, the package in a clean root and booted with systemd".to_owned()
+            }
             Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
@@ -363,7 +365,7 @@ impl TestRun<'_> {
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
             #[cfg(target_os = "linux")]
-            Check::Packaging => packaging::run(),
+            Check::Packaging => packaging::run(!self.args.no_vm),
             #[cfg(not(target_os = "linux"))]
             Check::Packaging => Ok(Tally::one_skipped("packaging: not Linux")),
             Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
