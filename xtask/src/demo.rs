@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     paths,
     setup::{self, Group},
-    step::{Ending, Step, progress, seconds},
+    step::{Ending, Step, is_root, progress, seconds},
 };
 
 /// Set up, build, and watch a loss being made on purpose and reported (needs root)
@@ -38,8 +38,7 @@ pub fn run(_: &DemoArgs) -> Result<u8> {
 
 fn selftest() -> Result<u8> {
     let program = paths::release("msync-trace");
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         // It may ask for a password, so the terminal is its own.
         let status = Command::new("sudo").arg(program).arg("selftest").status();
         let status = status.context("selftest mounts filesystems: run this as root")?;

@@ -48,6 +48,7 @@ pub struct SetupArgs {
     refresh: bool,
 }
 
+#[cfg(target_os = "linux")]
 pub use yaml::PYTHON as YAML_PYTHON;
 
 /// What a thing is needed for; chosen on the command line.

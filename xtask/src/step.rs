@@ -24,6 +24,12 @@ const POLL: Duration = Duration::from_millis(200);
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const TAIL_LINES: usize = 30;
 
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// A command about to be run.
 pub struct Step {
     /// Stands before the signs of life.

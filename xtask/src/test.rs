@@ -20,7 +20,7 @@ use crate::packaging;
 use crate::{
     fleet, freebsd, lint_d, paths, readme,
     setup::{self, Group},
-    step::{Ending, Step, progress, seconds},
+    step::{Ending, Step, is_root, progress, seconds},
     tally::{CargoTestOutput, ScenarioOutput, Tally},
     vm::{
         dtrace,
@@ -448,11 +448,6 @@ impl TestRun<'_> {
         }
         Ok(tally)
     }
-}
-
-fn is_root() -> bool {
-    // SAFETY: geteuid has no preconditions.
-    unsafe { libc::geteuid() == 0 }
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -13,7 +13,10 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{paths, step::progress};
+use crate::{
+    paths,
+    step::{is_root, progress},
+};
 use report::{Machine, Row};
 
 /// Measure what msync-trace costs, and write it to target/bench.json (needs root)
@@ -50,8 +53,7 @@ enum Subject {
 
 /// Runs the benchmarks; the exit status of this process.
 pub fn run(args: &BenchArgs) -> Result<u8> {
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         bail!("tracing and mounting file systems take root");
     }
     let program = args

@@ -16,6 +16,7 @@ use crate::scenarios::{
     volume::{Kind, Sight, Volume},
     world::Skip,
 };
+use crate::step::is_root;
 use cases::{CASES, Place};
 
 /// Kill what writes a record, cut its power, make its disk fail, and look what is left
@@ -59,8 +60,7 @@ pub fn run(args: &DurabilityArgs) -> Result<u8> {
         }
         return Ok(0);
     }
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         bail!("file systems are mounted: run as root");
     }
     for (program, how) in [

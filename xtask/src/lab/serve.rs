@@ -12,7 +12,7 @@ use clap::Args;
 use super::units;
 use super::wire::{Reply, Request, Status};
 use crate::faults::FaultDevice;
-use crate::step::progress;
+use crate::step::{is_root, progress};
 
 /// Make a block device that fails on demand
 ///
@@ -42,8 +42,7 @@ type Shared = Arc<Mutex<Option<FaultDevice>>>;
 
 /// Serves until a signal ends it.
 pub fn run(args: &ServeArgs) -> Result<u8> {
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         bail!("a loop device takes root: run as root");
     }
     let endings = block_endings()?;

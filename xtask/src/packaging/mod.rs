@@ -16,7 +16,7 @@ use anyhow::Result;
 use crate::{
     dist,
     setup::{self, Group},
-    step::progress,
+    step::{is_root, progress},
     tally::Tally,
 };
 
@@ -33,10 +33,9 @@ pub fn run(guests: bool) -> Result<Tally> {
     let made = dist::make()?;
     lint::run(&mut tests, &made);
     let mut tally = tests.0;
-    // SAFETY: geteuid has no preconditions.
-    tally.add(match unsafe { libc::geteuid() } {
-        0 => clean_root::run(&made.package)?,
-        _ => Tally::one_skipped("packaging: clean root: not root"),
+    tally.add(match is_root() {
+        true => clean_root::run(&made.package)?,
+        false => Tally::one_skipped("packaging: clean root: not root"),
     });
     tally.add(match guests {
         true => booted::run(&made.package)?,

@@ -28,6 +28,7 @@ use tool::{Report, Running, Source, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, StorageClaim, World};
 
+use crate::step::is_root;
 use crate::vm::dtrace;
 
 /// Loses data on purpose on a scratch disk and compares what msync-trace reports with what the
@@ -125,8 +126,7 @@ impl ScenariosArgs {
                 .for_each(|story| println!("{}", story.name()));
             return Ok(true);
         }
-        // SAFETY: geteuid has no arguments.
-        if unsafe { libc::geteuid() } != 0 {
+        if !is_root() {
             bail!("scenarios mount file systems: run as root");
         }
         if let Some(reason) = self.no_dtrace() {

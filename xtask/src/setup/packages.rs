@@ -9,15 +9,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     paths,
-    step::{Step, progress},
+    step::{Step, is_root, progress},
     vm::kernels,
 };
 
 /// Whether packages can be installed here: root, and a system with apt-get.
 pub fn can_install() -> bool {
-    // SAFETY: geteuid has no preconditions.
-    let root = unsafe { libc::geteuid() } == 0;
-    root && paths::find_program("apt-get").is_some()
+    is_root() && paths::find_program("apt-get").is_some()
 }
 
 /// Installs packages; asks the archive for newer lists only when they are needed.

@@ -11,6 +11,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::step::is_root;
 use cases::{CASES, Size};
 
 /// Put msync-trace under stress on this kernel, and hold it to what must be true then
@@ -44,8 +45,7 @@ pub fn run(args: &StressArgs) -> Result<u8> {
         chosen.for_each(|case| println!("{:20} {}", case.name, case.promise));
         return Ok(0);
     }
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         bail!("stress mounts file systems: run as root");
     }
     if !args.msync_trace.exists() {

@@ -21,6 +21,7 @@ use crate::scenarios::disk::Below;
 use crate::scenarios::tool::{Report, Source, Tool};
 use crate::scenarios::volume::{Kind, Sight, Volume};
 use crate::scenarios::world::Skip;
+use crate::step::is_root;
 use action::{Action, generate};
 use case::Case;
 use judge::{Verdict, judge};
@@ -205,8 +206,7 @@ pub fn shrink(args: &ShrinkArgs) -> Result<u8> {
 
 /// What everything here needs: root, mounts of our own, and a folder.
 fn prepare() -> Result<tempfile::TempDir> {
-    // SAFETY: geteuid has no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         bail!("the fuzzer mounts file systems: run as root");
     }
     crate::faults::private_mounts()?;
