@@ -45,7 +45,9 @@ pub struct BootPackageArgs {
 
 /// Boots it; the exit status of this process.
 pub fn run_alone(args: &BootPackageArgs) -> Result<u8> {
-    let tally = run(&args.package)?;
+    let package = args.package.canonicalize();
+    let package = package.with_context(|| format!("no package {}", args.package.display()))?;
+    let tally = run(&package)?;
     for failure in &tally.failed {
         progress(&format!("FAIL {failure}"));
     }
