@@ -81,7 +81,7 @@ between() {
         lost_nothing "$1"
         return
     fi
-    try "$1" "$2 && within 30 active && false_success && once"
+    try "$1" "$2 && within 60 active && false_success && once"
     stop_losing
 }
 
@@ -128,12 +128,16 @@ try "it keeps the documented capabilities" '
             grep -q "^CapInh:.0*$" "$thread" && grep -q "^NoNewPrivs:.1" "$thread" &&
             grep -q "^Seccomp:.2" "$thread" || exit 1
     done'
+try "at shutdown it stops after the others, before the filesystems" '
+    systemctl show -p Before -p Conflicts -p After "$unit" | tr " " "\n" >/tmp/order
+    cat /tmp/order; grep -q "^Before=.*shutdown.target\|^shutdown.target" /tmp/order &&
+        grep -qx "Conflicts=shutdown.target" /tmp/order && grep -q "local-fs.target" /tmp/order'
 try "selftest loses data, and the service tells of it" '
     msync-trace selftest && within 10 "[ \$(journalctl -q -o cat MESSAGE_ID=$incident | wc -l) -ge 3 ]"'
 
 if begin_to_lose; then
     try "a loss is found by its MESSAGE_ID, with its fields" '
-        false_success && once
+        false_success && once || exit 1
         entry=$(entries)
         echo "$entry"
         for field in "MESSAGE_ID\":\"$incident" "_SYSTEMD_UNIT\":\"$unit" "PRIORITY\":\"2" \
@@ -152,65 +156,57 @@ else
 fi
 
 between "killed between failure and msync: one incident" '
-    before=$(main) && kill -KILL "$before" && within 15 "active && [ \$(main) != $before ]" &&
+    before=$(main) && kill -KILL "$before" && within 60 "active && [ \$(main) != $before ]" &&
         [ "$(shown NRestarts)" = 1 ]'
 if begin_to_lose; then
     try "killed, and msync while none runs: one incident" \
-        'kill -KILL "$(main)" && false_success && ! active && within 15 active && once'
+        'kill -KILL "$(main)" && false_success && ! active && within 60 active && once'
     stop_losing
 else
     lost_nothing "killed, and msync while none runs"
 fi
-between "restarted between failure and msync: one incident" 'systemctl restart "$unit"'
-between "upgraded between failure and msync: one incident" '
-    before=$(main); dpkg -i /opt/booted/package.deb && [ "$(main)" != "$before" ]'
-
-try "it stays below its limit of memory" '
-    group=/sys/fs/cgroup$(shown ControlGroup)
-    cat "$group/memory.events"; grep -q "^oom_kill 0" "$group/memory.events"'
-echo "INFO memory: $(cat "/sys/fs/cgroup$(shown ControlGroup)/memory.peak") bytes at most," \
-    "$(cat "/sys/fs/cgroup$(shown ControlGroup)/memory.current") now," \
-    "$(sed -n 's/^VmRSS:[ \t]*//p' "/proc/$(main)/status") resident"
+between "stopped and started between failure and msync: one incident" '
+    systemctl stop "$unit"; shown Result; shown ExecMainStatus
+    [ "$(shown Result)" = success ] && [ "$(shown ExecMainStatus)" = 0 ] &&
+        journalctl -q -o json "MESSAGE_ID=$stop" | tail -n 1 | grep -q "PRIORITY\":\"6" &&
+        [ -e "$(echo "$pins"/*/STATE)" ] && systemctl start "$unit"'
 try "it feeds the watchdog" '
     [ "$(shown WatchdogUSec)" = 30s ] || exit 1
     fed=$(shown WatchdogTimestampMonotonic)
     within 12 "[ \$(shown WatchdogTimestampMonotonic) -gt $fed ]"'
 
-# From here on with options of its owner: a shorter watchdog, and JSON lines.
+# From here on with options of its owner, which an upgrade brings into force: a shorter watchdog, and
+# JSON lines.
 mkdir -p "/etc/systemd/system/$unit.d"
 cat >"/etc/systemd/system/$unit.d/own.conf" <<'DROPIN'
 [Service]
 WatchdogSec=4s
 Environment=MSYNC_TRACE_JSON=/var/log/msync-trace/records.jsonl
 DROPIN
-try "a drop-in is taken" '
-    systemctl daemon-reload && systemctl restart "$unit" && [ "$(shown WatchdogUSec)" = 4s ] &&
-        within 5 "[ -s /var/log/msync-trace/records.jsonl ]"'
+between "upgraded between failure and msync: one incident" '
+    before=$(main); dpkg -i /opt/booted/package.deb && [ "$(main)" != "$before" ]'
+try "the drop-in of its owner is taken" '
+    [ "$(shown WatchdogUSec)" = 4s ] && within 5 "[ -s /var/log/msync-trace/records.jsonl ]"'
 try "reload opens its files anew" '
     before=$(main); log=/var/log/msync-trace/records.jsonl
     mv "$log" "$log.1" && systemctl reload "$unit" && within 5 "[ -e $log ]" &&
         active && [ "$(main)" = "$before" ]'
 between "one that hangs is killed by the watchdog and started again: one incident" '
     before=$(main); restarts=$(shown NRestarts); kill -STOP "$before" &&
-        within 20 "active && [ \$(shown NRestarts) -gt $restarts ]" && [ "$(main)" != "$before" ] &&
+        within 60 "active && [ \$(shown NRestarts) -gt $restarts ]" && [ "$(main)" != "$before" ] &&
         journalctl -q -b -o cat _PID=1 "UNIT=$unit" | grep -qi "watchdog timeout"'
 
-try "systemctl stop: in order, and the hooks stay" '
-    systemctl stop "$unit"; shown Result; shown ExecMainStatus
-    [ "$(shown Result)" = success ] && [ "$(shown ExecMainStatus)" = 0 ] &&
-        journalctl -q -o json "MESSAGE_ID=$stop" | tail -n 1 | grep -q "PRIORITY\":\"6" &&
-        [ -e "$(echo "$pins"/*/STATE)" ]'
-try "at shutdown it stops after the others, before the filesystems" '
-    systemctl show -p Before -p Conflicts -p After "$unit" | tr " " "\n" >/tmp/order
-    cat /tmp/order; grep -q "^Before=.*shutdown.target\|^shutdown.target" /tmp/order &&
-        grep -qx "Conflicts=shutdown.target" /tmp/order && grep -q "local-fs.target" /tmp/order'
+echo "INFO memory: $(cat "/sys/fs/cgroup$(shown ControlGroup)/memory.peak") bytes at most," \
+    "$(sed -n 's/^VmRSS:[ \t]*//p' "/proc/$(main)/status") resident"
+try "it stayed below its limit of memory all the time" '
+    dmesg | grep -i "out of memory"; ! dmesg | grep -qi "out of memory"'
 rm -r "/etc/systemd/system/$unit.d"
-try "purging while it runs" 'systemctl daemon-reload; systemctl start "$unit" && dpkg --purge msync-trace'
+try "purging while it runs" '
+    before=$(main) && active && dpkg --purge msync-trace && [ ! -e "/proc/$before" ]'
 # Not the journal, which is the machine's, and not dpkg's own log.
 try "nothing is left behind" '
     ls -d "$pins" && exit 1
     left=$(find / -xdev \( -path /opt/booted -o -path /var/lib/dpkg -o -path /var/log/dpkg.log \) -prune \
         -o -name "*msync-trace*" -print; find /run -path /run/systemd -prune -o -name "*msync-trace*" -print)
     echo "left: $left"; [ -z "$left" ] && ! systemctl cat "$unit" 2>/dev/null'
-
 finish
