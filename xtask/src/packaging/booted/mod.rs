@@ -19,11 +19,9 @@ use crate::{
     paths, setup,
     step::{Ending, Step, progress},
     tally::Tally,
-    vm::kernels::{self, Guest},
+    vm::kernels::{self, BOOTED, Guest},
 };
 
-/// The kernel that has most of what it takes built in.
-const KERNEL: &str = "6.12";
 /// What the package may take, page cache of the guest included.
 const MEMORY: &str = "1G";
 /// Without hardware virtualisation 20 to 40 s are usual.
@@ -66,8 +64,8 @@ pub fn run(package: &Path) -> Result<Tally> {
         return Ok(Tally::one_skipped(reason));
     }
     let guests = kernels::cached();
-    let guest = kernels::find(&guests, KERNEL);
-    let guest = guest.with_context(|| format!("no guest kernel {KERNEL}"))?;
+    let guest = kernels::find(&guests, BOOTED);
+    let guest = guest.with_context(|| format!("no guest kernel {BOOTED}"))?;
     let folder = tempfile::tempdir_in(paths::target())?;
     let machine = disk::Machine::make(guest, package, folder.path())?;
     boot(guest, &machine)
