@@ -196,7 +196,7 @@ fn is_of_file(incident: &Value, failed: &Failed) {
 fn pins_kprobes() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_str().unwrap();
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse());
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         panic!("a kernel {release}")
     };
