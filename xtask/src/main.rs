@@ -67,6 +67,8 @@ enum Task {
     Durability(durability::DurabilityArgs),
     #[cfg(target_os = "linux")]
     Dist(dist::DistArgs),
+    #[cfg(target_os = "linux")]
+    BootPackage(packaging::BootPackageArgs),
 }
 
 fn main() -> ExitCode {
@@ -107,5 +109,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Durability(args) => durability::run(args),
         #[cfg(target_os = "linux")]
         Task::Dist(args) => dist::run(args),
+        #[cfg(target_os = "linux")]
+        Task::BootPackage(args) => packaging::boot_package(args),
     }
 }

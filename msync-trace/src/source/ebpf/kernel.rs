@@ -49,13 +49,25 @@ pub fn types() -> Types {
     }
 }
 
+/// The kernel's symbols, and where the packaged service finds them: systemd hides the first place from it
+/// (`ProtectKernelTunables=`), mostly behind an empty file.
+const KALLSYMS: [&str; 2] = ["/proc/kallsyms", "/run/msync-trace/kallsyms"];
+
+fn kallsyms() -> io::Result<Vec<u8>> {
+    let [own, shown] = KALLSYMS;
+    match fs::read(own) {
+        Ok(symbols) if !symbols.is_empty() => Ok(symbols),
+        hidden => fs::read(shown).or(hidden),
+    }
+}
+
 /// Addresses of the functions of [`END_IO`], and what their bio tells. `/proc/kallsyms` shows zeros
 /// to those who may not see them; these count as absent.
 ///
 /// # Errors
 /// When `/proc/kallsyms` cannot be read.
 pub fn end_io_owners() -> io::Result<Vec<(u64, u32)>> {
-    Ok(find_symbols(&fs::read("/proc/kallsyms")?))
+    Ok(find_symbols(&kallsyms()?))
 }
 
 fn find_symbols(kallsyms: &[u8]) -> Vec<(u64, u32)> {
@@ -84,7 +96,7 @@ fn find_symbols(kallsyms: &[u8]) -> Vec<(u64, u32)> {
 /// them to everybody).
 #[must_use]
 pub fn functions(wanted: &BTreeSet<&'static str>) -> BTreeSet<&'static str> {
-    let kallsyms = fs::read("/proc/kallsyms").unwrap_or_default();
+    let kallsyms = kallsyms().unwrap_or_default();
     let mut found = BTreeSet::new();
     for line in kallsyms.split(|&b| b == b'\n') {
         let Some(rest) = line.get(19..) else { continue };
