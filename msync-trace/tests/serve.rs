@@ -3,12 +3,13 @@
 #![cfg(target_os = "linux")]
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixDatagram, process::CommandExt},
+        unix::{ffi::OsStrExt, net::UnixDatagram, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -451,6 +452,84 @@ fn the_service_manager_is_told_the_truth() {
     assert!(last.starts_with("STOPPING=1"), "{last}");
 }
 
+#[test]
+fn metrics_are_served_at_a_socket_that_systemd_hands_over() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED serve: not root");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, fd) = (listener.local_addr().unwrap().port(), listener.as_raw_fd());
+    // As a service manager does it: the number of the process is known when it runs.
+    let mut serve = Command::new("sh");
+    serve
+        .args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_msync-trace"))
+        .arg("serve")
+        .env("LISTEN_FDS", "1")
+        .stdout(Stdio::null());
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        serve.pre_exec(move || {
+            let done = match fd {
+                3 => libc::fcntl(fd, libc::F_SETFD, 0),
+                _ => libc::dup2(fd, 3),
+            };
+            match done {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        });
+    }
+    let serve = match Serve::start(&mut serve) {
+        Ok(serve) => serve,
+        Err(reason) => return println!("SKIPPED serve: {}", reason.trim_end()),
+    };
+    drop(listener);
+    assert!(get(port, "/readyz", "").0.starts_with("HTTP/1.1 200"));
+    let (_, metrics) = get(port, "/metrics", "");
+    assert_eq!(value(&metrics, "msync_trace_ready"), 1.0);
+    let (status, said) = serve.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(
+        TcpStream::connect(("127.0.0.1", port)).is_err(),
+        "somebody still listens"
+    );
+}
+
+#[test]
+fn commands_are_bounded_in_a_minute_and_what_is_left_out_is_counted() {
+    on_a_scratch_disk(|scratch| {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (json, command, port) = (at("lines.jsonl"), at("command.jsonl"), free_port());
+        let mut serve = binary();
+        serve
+            .arg(format!("--json={}", json.display()))
+            .arg(format!("--listen=127.0.0.1:{port}"))
+            .arg(format!("--on-incident=[\"tee\", \"-a\", {command:?}]"))
+            .arg("--on-incident-per-minute=1")
+            .stdout(Stdio::null());
+        let serve = Serve::start(&mut serve)?;
+        for kind in [LossKind::TriedAgain, LossKind::OpenedAnew] {
+            let loss = scratch.lose(kind).unwrap();
+            wait_for("the line of JSON", || incident(&json, &loss));
+        }
+        let of_it = |name: &str| {
+            let sample = format!("msync_trace_output_{name}{{output=\"on_incident\"}}");
+            value(&get(port, "/metrics", "").1, &sample)
+        };
+        wait_for("what is left out", || {
+            (of_it("dropped_total") >= 1.0).then_some(())
+        });
+        assert_eq!(of_it("delivered_total"), 1.0);
+        let (status, said) = serve.end();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert_eq!(records(&command, "incident").len(), 1);
+        Ok(())
+    });
+}
+
 fn print_config(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let output = binary()
         .arg("--print-config")
@@ -549,4 +628,193 @@ fn what_is_wrong_is_named_with_its_place() {
         said.contains("MSYNC_TRACE_JOSN is no option; did you mean json?"),
         "{said}"
     );
+}
+
+/// A directory or file called like this has said "hostile" before it can do harm.
+const HOSTILE: &[u8] = b"hostile\nMESSAGE_ID=0\n\"},\\\x1b[2J\x1b]0;x\x07\r\xff\xfe\xc2\x9b\xe2\x80\xae{x=\"1\"} 9 %s$(x)`";
+
+/// The longest path that a system call takes is a byte longer than this.
+const LONGEST: usize = 4094;
+
+#[test]
+fn a_hostile_name_goes_through_every_output_unharmed() {
+    on_a_scratch_disk(|scratch| {
+        let path = scratch.path().join(OsStr::from_bytes(HOSTILE));
+        a_loss_called(path, scratch)
+    });
+}
+
+#[test]
+fn so_does_the_longest_path() {
+    on_a_scratch_disk(|scratch| {
+        let mut path = scratch.path().to_owned();
+        let of_length = |length: usize| -> Vec<u8> {
+            let bytes = HOSTILE.iter().cycle().take(length);
+            bytes.copied().collect()
+        };
+        while path.as_os_str().len() < LONGEST - 400 {
+            path.push(OsStr::from_bytes(&of_length(250)));
+        }
+        fs::create_dir_all(&path).unwrap();
+        let rest = LONGEST - path.as_os_str().len() - 1;
+        let folder = rest / 2;
+        path.push(OsStr::from_bytes(&of_length(folder)));
+        fs::create_dir(&path).unwrap();
+        path.push(OsStr::from_bytes(&of_length(rest - folder - 1)));
+        assert_eq!(path.as_os_str().len(), LONGEST);
+        a_loss_called(path, scratch)
+    });
+}
+
+/// A silent loss of a file with this path, in a thread with a name as bad.
+fn a_loss_called(path: PathBuf, scratch: &mut Scratch) -> Result<(), String> {
+    let comm = b"\n\x1b[2J\xff\"=\\";
+    rustix::thread::set_name(&std::ffi::CString::new(comm).unwrap()).unwrap();
+    let journald = journald();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (json, store, port) = (at("lines.jsonl"), at("store.db"), free_port());
+    let command = at("command.jsonl");
+    let mut serve = binary();
+    serve
+        .args(["--journal", "--metrics-interval=1s"])
+        .arg(format!("--listen=127.0.0.1:{port}"))
+        .arg(format!("--json={}", json.display()))
+        .arg(format!("--store={}", store.display()))
+        .arg(format!("--metrics-textfile={}", at("m.prom").display()))
+        .arg(format!("--on-incident=[\"tee\", {command:?}]"))
+        .stdout(Stdio::null());
+    let serve = Serve::start(&mut serve)?;
+    let failed = scratch.fail().unwrap();
+    fs::rename(&failed.path, &path).unwrap();
+    failed.msync().unwrap();
+
+    let name = path.as_os_str().as_bytes();
+    let is_it = |it: &Value| bytes_of(&it["file"], "path").as_deref() == Some(name);
+    let found = |file: &Path| records(file, "incident").into_iter().find(is_it);
+    let line = wait_for("the line of JSON", || found(&json));
+    assert_eq!(bytes_of(&line["process"], "comm").unwrap(), comm);
+    let old = line["file"]["path_when_failed"].as_str().unwrap();
+    assert_eq!(Path::new(old), failed.path);
+    let given = wait_for("the command", || found(&command));
+    assert_eq!(given, line, "the command gets what the file has");
+
+    let entry = incident_entry(&journald);
+    let value = |name: &str| {
+        let mut values = entry.iter().filter(|(it, _)| it == name);
+        let (_, value) = values.next().unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(values.next(), None, "{name} is there twice");
+        value
+    };
+    assert_eq!(value("MSYNC_TRACE_PATH"), name);
+    assert_eq!(value("MSYNC_TRACE_COMM"), comm);
+    assert_eq!(value("MESSAGE_ID"), b"aad3997851b74b1c83da5c266a684fb5");
+    is_harmless(std::str::from_utf8(value("MESSAGE")).unwrap());
+    let json_there: Value = serde_json::from_slice(value("MSYNC_TRACE_JSON")).unwrap();
+    assert_eq!(json_there, line);
+
+    let (_, metrics) = get(port, "/metrics", "");
+    promtool_likes(&metrics);
+    assert!(!metrics.contains("hostile"), "{metrics}");
+    assert!(value_of_any(&metrics, "msync_trace_losses_total{"));
+    let (status, said) = serve.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    is_harmless(&said);
+    for file in [&json, &command, &at("m.prom")] {
+        is_harmless(&fs::read_to_string(file).unwrap());
+    }
+    let report = |format: &str| {
+        let mut report = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+        let report = report.args(["report", "--format", format]).arg(&store);
+        String::from_utf8(report.output().unwrap().stdout).unwrap()
+    };
+    is_harmless(&report("text"));
+    let kept: Value = serde_json::from_str(&report("json")).unwrap();
+    assert!(holds(&kept, &is_it), "{kept:#}");
+    Ok(())
+}
+
+/// Nothing of it moves a cursor or looks like another line.
+fn is_harmless(text: &str) {
+    let harmful = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    assert!(!text.contains(harmful), "{text:?}");
+    assert!(!text.contains("\nMESSAGE_ID"), "{text:?}");
+}
+
+fn value_of_any(metrics: &str, beginning: &str) -> bool {
+    let mut lines = metrics.lines().filter(|line| line.starts_with(beginning));
+    lines.any(|line| !line.ends_with(" 0"))
+}
+
+/// Whether something within a value is so.
+fn holds(value: &Value, is_it: &impl Fn(&Value) -> bool) -> bool {
+    let below = match value {
+        Value::Array(all) => all.iter().any(|it| holds(it, is_it)),
+        Value::Object(all) => all.values().any(|it| holds(it, is_it)),
+        _ => false,
+    };
+    below || is_it(value)
+}
+
+/// A name as docs/output.md spells it: its bytes stand beside it unless they are text.
+fn bytes_of(record: &Value, key: &str) -> Option<Vec<u8>> {
+    let Some(spelled) = record[format!("{key}_bytes")].as_str() else {
+        return record[key].as_str().map(|text| text.as_bytes().to_vec());
+    };
+    let mut bytes = spelled.bytes();
+    let mut decoded = Vec::new();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    Some(decoded)
+}
+
+/// Listens where journald does, in the mount namespace of this thread only.
+fn journald() -> UnixDatagram {
+    mount_small(Path::new("/run"));
+    fs::create_dir_all("/run/systemd/journal").unwrap();
+    let journald = UnixDatagram::bind("/run/systemd/journal/socket").unwrap();
+    journald.set_read_timeout(Some(SOON)).unwrap();
+    journald
+}
+
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// The next entry about an incident.
+fn incident_entry(journald: &UnixDatagram) -> Fields {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let len = journald.recv(&mut buffer).expect("an entry");
+        let fields = fields(&buffer[..len]);
+        let kind = fields.iter().find(|(name, _)| name == "MSYNC_TRACE_TYPE");
+        if kind.unwrap().1 == b"incident" {
+            return fields;
+        }
+    }
+}
+
+/// As journald takes an entry apart.
+fn fields(mut entry: &[u8]) -> Fields {
+    let mut fields = Vec::new();
+    while !entry.is_empty() {
+        let end = entry.iter().position(|b| b"=\n".contains(b)).unwrap();
+        let name = String::from_utf8(entry[..end].to_vec()).unwrap();
+        let rest = &entry[end + 1..];
+        let (value, after) = match entry[end] {
+            b'=' => rest.split_at(rest.iter().position(|b| *b == b'\n').unwrap()),
+            _ => {
+                let (len, rest) = rest.split_at(8);
+                rest.split_at(u64::from_le_bytes(len.try_into().unwrap()) as usize)
+            }
+        };
+        fields.push((name, value.to_vec()));
+        entry = after.strip_prefix(b"\n").unwrap();
+    }
+    fields
 }

@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod bench;
+#[cfg(target_os = "linux")]
+mod daemon;
 mod demo;
 #[cfg(target_os = "linux")]
 mod dist;
@@ -14,8 +16,12 @@ mod faults;
 mod fleet;
 mod freebsd;
 #[cfg(target_os = "linux")]
+mod http;
+#[cfg(target_os = "linux")]
 mod lab;
 mod lint_d;
+#[cfg(target_os = "linux")]
+mod monitoring;
 #[cfg(target_os = "linux")]
 mod packaging;
 mod paths;
@@ -66,6 +72,8 @@ enum Task {
     #[cfg(target_os = "linux")]
     Durability(durability::DurabilityArgs),
     #[cfg(target_os = "linux")]
+    Monitoring(monitoring::MonitoringArgs),
+    #[cfg(target_os = "linux")]
     Dist(dist::DistArgs),
     #[cfg(target_os = "linux")]
     BootPackage(packaging::BootPackageArgs),
@@ -107,6 +115,8 @@ fn run(task: &Task) -> Result<u8> {
         Task::Lab(args) => lab::run(args),
         #[cfg(target_os = "linux")]
         Task::Durability(args) => durability::run(args),
+        #[cfg(target_os = "linux")]
+        Task::Monitoring(args) => monitoring::run(args),
         #[cfg(target_os = "linux")]
         Task::Dist(args) => dist::run(args),
         #[cfg(target_os = "linux")]

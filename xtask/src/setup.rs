@@ -70,6 +70,8 @@ pub enum Group {
     Dist,
     /// Trying packages, units and alert rules.
     Packaging,
+    /// A loss beside the programs that are to tell people of it.
+    Monitoring,
 }
 
 /// What became of a thing.
@@ -210,7 +212,7 @@ fn things(group: Group) -> Vec<Box<dyn Thing>> {
         Group::Freebsd => tools.chain([zig::thing()]).collect(),
         Group::Fleet => tools.chain([duckdb::thing()]).collect(),
         Group::Packaging => tools.chain([yaml::thing()]).collect(),
-        Group::Scenarios | Group::Bench | Group::Dist => tools.collect(),
+        Group::Scenarios | Group::Bench | Group::Dist | Group::Monitoring => tools.collect(),
     }
 }
 
@@ -363,6 +365,30 @@ const TOOLS: &[Tool] = &[
         "mmdebstrap",
         "mmdebstrap",
         "makes a clean Debian to install the package in",
+    ),
+    tool(
+        Group::Monitoring,
+        "prometheus",
+        "prometheus",
+        "scrapes serve",
+    ),
+    tool(
+        Group::Monitoring,
+        "prometheus-alertmanager",
+        "prometheus-alertmanager",
+        "takes its alerts",
+    ),
+    tool(
+        Group::Monitoring,
+        "amtool",
+        "prometheus-alertmanager",
+        "shows them",
+    ),
+    tool(
+        Group::Monitoring,
+        "prometheus-node-exporter",
+        "prometheus-node-exporter",
+        "reads the text file of serve",
     ),
     tool(
         Group::Bench,

@@ -143,6 +143,7 @@ enum Check {
     Build,
     Fleet,
     Packaging,
+    Monitoring,
     Durability,
     Scenarios,
     Fuzz,
@@ -163,6 +164,7 @@ impl Check {
             Self::Build,
             Self::Fleet,
             Self::Packaging,
+            Self::Monitoring,
             Self::Durability,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
@@ -181,6 +183,7 @@ impl Check {
             Self::Build => "build".to_owned(),
             Self::Fleet => "fleet".to_owned(),
             Self::Packaging => "packaging".to_owned(),
+            Self::Monitoring => "monitoring".to_owned(),
             Self::Durability => "durability".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
@@ -202,6 +205,7 @@ impl Check {
             Self::Packaging => {
                 "units, alert rules, the package in a clean root and booted with systemd".to_owned()
             }
+            Self::Monitoring => "a loss beside Prometheus and Alertmanager".to_owned(),
             Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
@@ -225,6 +229,7 @@ impl Check {
             self,
             Self::Fleet
                 | Self::Packaging
+                | Self::Monitoring
                 | Self::Durability
                 | Self::Scenarios
                 | Self::Fuzz
@@ -384,6 +389,11 @@ impl TestRun<'_> {
             Check::Packaging => packaging::run(!self.args.no_vm),
             #[cfg(not(target_os = "linux"))]
             Check::Packaging => Ok(Tally::one_skipped("packaging: not Linux")),
+            Check::Monitoring if !is_root() => Ok(Tally::one_skipped("monitoring: not root")),
+            Check::Monitoring => {
+                setup::ensure(&[Group::Monitoring])?;
+                losses_here(check, &["monitoring"])
+            }
             Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
             Check::Durability => durability(check),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),

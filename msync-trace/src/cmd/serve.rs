@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     Exit, chain, complain, log_to_stderr,
-    trace::{End, Filter, Io, Keeping, Plan, after, in_runtime, session::Session},
+    trace::{End, Filter, Io, Keeping, Plan, after, in_runtime, memory::Calm, session::Session},
 };
 use crate::{
     check,
@@ -225,6 +225,7 @@ impl Service {
         let pace = self.notify.watchdog.map_or(PULSE, |it| PULSE.min(it / 3));
         let mut pulse = interval_at(Instant::now() + pace, pace);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut calm = Calm::default();
         loop {
             let mut beat = false;
             let ended = tokio::select! {
@@ -242,12 +243,14 @@ impl Service {
                 },
             };
             session.say_all(source.messages());
+            calm.ends(!facts.is_empty());
             session.take(facts, |inode, why| source.released(inode, why))?;
             session.tick()?;
             session.hooks(source.hooks())?;
             source.taken(&mut || session.state());
             if beat {
                 self.beat(source.health(), session);
+                calm.beat();
             }
             if let Some(end) = ended {
                 return Ok(end);

@@ -6,7 +6,7 @@ pub(super) mod events;
 mod filter;
 mod held;
 mod keeping;
-mod memory;
+pub(super) mod memory;
 pub(super) mod plan;
 mod repeats;
 pub(super) mod session;
@@ -189,6 +189,7 @@ fn refuse<const N: usize>(given: [(bool, &str); N], why: &str) -> anyhow::Result
 
 /// Runs it to its end.
 pub(super) fn in_runtime<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    memory::keep_little();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

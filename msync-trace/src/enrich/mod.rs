@@ -214,7 +214,7 @@ impl Enricher {
         let view = &incident.file;
         let place = self.place(incident);
         FileRecord {
-            path_when_failed: self.path_when_failed(incident, place.mount.as_ref()),
+            path_when_failed: self.path_when_failed(incident, &place),
             path: place.path,
             path_from: place.path_from,
             deleted: view.deleted,
@@ -238,9 +238,15 @@ impl Enricher {
         Some(device::mapped(sys, &known).unwrap_or(known))
     }
 
-    /// `mount`: where the process sees the file.
-    fn path_when_failed(&self, incident: &Incident, mount: Option<&Mount>) -> Option<Name> {
+    /// `place`: where the process sees the file.
+    fn path_when_failed(&self, incident: &Incident, place: &Place) -> Option<Name> {
         let path = incident.path_when_failed.as_deref()?;
+        if let (Some(end), Some(now)) = (end_of(path), &place.path)
+            && now.0.ends_with(end)
+        {
+            return Some(now.clone());
+        }
+        let mount = place.mount.as_ref();
         let spelled = match mount.filter(|mount| mount.shows(path)) {
             Some(mount) => mount.spell(path),
             None => {
@@ -264,7 +270,9 @@ impl Enricher {
         let Some(path) = &view.path else {
             return Place::default();
         };
-        if view.from_root {
+        let whole = self.whole_path(incident, path);
+        if view.from_root || whole.is_some() {
+            let path = whole.as_ref().unwrap_or(path);
             return Place {
                 mount: self.mount_seen_by_caller(incident, view, path),
                 path: Some(Name(path.clone())),
@@ -284,6 +292,20 @@ impl Enricher {
                 mount: None,
             },
         }
+    }
+
+    /// Of a path that was too long for the kernel side.
+    fn whole_path(&self, incident: &Incident, path: &[u8]) -> Option<Vec<u8>> {
+        let mut end = end_of(path)?.to_vec();
+        if incident.file.deleted {
+            end.extend_from_slice(DELETED);
+        }
+        let proc = &self.below.as_ref()?.proc;
+        let mut path = process::whole_path(proc, incident.task.process, &end)?;
+        if incident.file.deleted {
+            path.truncate(path.len() - DELETED.len());
+        }
+        Some(path)
     }
 
     /// The mount point in the view of the process, or in ours if the process is gone; both must
@@ -311,6 +333,15 @@ impl Enricher {
         );
         mounts.holding(dev, path).cloned()
     }
+}
+
+/// What `/proc` says behind the path of a file that has no name any more.
+const DELETED: &[u8] = b" (deleted)";
+
+/// What is known of a path whose beginning is not.
+fn end_of(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(b"...")
+        .filter(|end| end.starts_with(b"/"))
 }
 
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! no such files, and nothing is said of a process there but what the facts say.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
@@ -11,6 +12,9 @@ use crate::{model::ProcessId, schema::Name};
 
 /// `/proc` counts in `USER_HZ`, which is 100 per second on every architecture we run on.
 const TICK_NS: u64 = 1_000_000_000 / 100;
+
+/// So many of a process' files are looked at for the one that is meant.
+const MOST_FILES: usize = 16_384;
 
 /// What `/proc` says about a process.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +44,33 @@ pub(super) fn describe(proc: &Path, process: ProcessId) -> Option<Described> {
 pub(super) fn mountinfo(proc: &Path, process: ProcessId) -> Option<PathBuf> {
     let directory = proc.join(process.pid.to_string());
     is_same(proc, &directory, process).then(|| directory.join("mountinfo"))
+}
+
+/// The whole path of a file that a process has mapped or open, of which the end is known. `None` if
+/// it has none, or several, or is gone.
+pub(super) fn whole_path(proc: &Path, process: ProcessId, end: &[u8]) -> Option<Vec<u8>> {
+    let directory = proc.join(process.pid.to_string());
+    let files = ["map_files", "fd"].map(|folder| fs::read_dir(directory.join(folder)));
+    let files = files.into_iter().flatten().flatten().flatten();
+    let paths = files.take(MOST_FILES).filter_map(|file| {
+        let path = fs::read_link(file.path()).ok()?;
+        Some(path.into_os_string().into_vec())
+    });
+    // Links of `map_files` want CAP_CHECKPOINT_RESTORE, `maps` does not.
+    let maps = fs::read(directory.join("maps")).unwrap_or_default();
+    let paths = paths.chain(mapped(&maps));
+    let mut found: BTreeSet<_> = paths.filter(|path| path.ends_with(end)).collect();
+    let path = found.pop_first().filter(|_| found.is_empty())?;
+    is_same(proc, &directory, process).then_some(path)
+}
+
+/// The paths in `maps`. Newlines are escaped there, backslashes are not: what can be read in two ways
+/// is left out.
+fn mapped(maps: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let lines = maps.split(|&b| b == b'\n').take(MOST_FILES);
+    let paths = lines.filter_map(|line| Some(&line[line.iter().position(|&b| b == b'/')?..]));
+    let is_certain = |path: &&[u8]| !path.windows(4).any(|four| four == b"\\012");
+    paths.filter(is_certain).map(<[u8]>::to_vec)
 }
 
 /// Whether the process with this number started when ours did.

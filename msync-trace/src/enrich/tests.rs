@@ -124,6 +124,49 @@ fn a_later_process_with_the_same_number_is_never_blamed() {
 }
 
 #[test]
+fn a_path_too_long_for_the_kernel_side_is_what_the_process_has_mapped() {
+    let (root, enricher) = made_up_machine();
+    let maps = root.path().join("proc/4321/map_files");
+    fs::create_dir(&maps).unwrap();
+    let show = |deleted| {
+        let file = FileView {
+            deleted,
+            ..view(".../long/a.db", false, SDA1)
+        };
+        let mut incident = incident(100_004_000_000, file);
+        incident.path_when_failed = Some(b".../long/a.db".to_vec());
+        let record = enriched(&enricher, &incident);
+        let when_failed = record.file.path_when_failed.clone().unwrap();
+        (shown(&record), when_failed.lossy().into_owned())
+    };
+    let cut = (".../long/a.db".to_owned(), Some(PathFrom::Filesystem), None);
+    assert_eq!(show(false), (cut.clone(), cut.0.clone()));
+    symlink("/data/very/long/a.db", maps.join("1-2")).unwrap();
+    symlink("/data/very/long/a.db", maps.join("2-3")).unwrap();
+    symlink("/data/other/long/b.db", maps.join("3-4")).unwrap();
+    let whole = "/data/very/long/a.db".to_owned();
+    let mount = Some("/data".to_owned());
+    let place = (whole.clone(), Some(PathFrom::Caller), mount);
+    assert_eq!(show(false), (place.clone(), whole.clone()));
+    // Another file with the same end: it could be either.
+    symlink("/data/other/long/a.db", maps.join("4-5")).unwrap();
+    assert_eq!(show(false), (cut.clone(), cut.0.clone()));
+    assert_eq!(show(true), (cut.clone(), cut.0.clone()));
+    symlink("/data/very/long/a.db (deleted)", maps.join("5-6")).unwrap();
+    assert_eq!(show(true), (place.clone(), whole.clone()));
+    // Links that we may not read.
+    fs::remove_dir_all(&maps).unwrap();
+    assert_eq!(show(false), (cut.clone(), cut.0.clone()));
+    let line = |path| format!("7f0000000000-7f0000001000 rw-s 00000000 08:01 12  {path}\n");
+    let listed = root.path().join("proc/4321/maps");
+    // A newline or four characters: nobody can tell.
+    fs::write(&listed, line("/data/\\012/long/a.db")).unwrap();
+    assert_eq!(show(false), (cut.clone(), cut.0));
+    fs::write(&listed, line("/data/very/long/a.db").repeat(2)).unwrap();
+    assert_eq!(show(false), (place, whole));
+}
+
+#[test]
 fn the_callers_path_is_kept_and_its_mount_found() {
     let (_root, enricher) = made_up_machine();
     let record = enriched(

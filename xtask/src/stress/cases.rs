@@ -11,6 +11,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::{
     disk::{Disk, spoil},
+    serve,
     sync_loops::{Mapping, SyncLoops},
     tracer::{Report, Tracer, programs_in_kernel},
 };
@@ -24,6 +25,12 @@ pub struct Size {
     many_files: usize,
     loops: usize,
     kills: u32,
+    /// Of each round of `serve`.
+    pub serve_files: usize,
+    /// Of each of these files.
+    pub serve_pages: usize,
+    /// For how long.
+    pub serve_seconds: u64,
 }
 
 impl Size {
@@ -34,6 +41,9 @@ impl Size {
         many_files: 100_000,
         loops: 5000,
         kills: 20,
+        serve_files: 60,
+        serve_pages: 50,
+        serve_seconds: 600,
     };
     /// For every day.
     pub const QUICK: Self = Self {
@@ -42,6 +52,9 @@ impl Size {
         many_files: 10_000,
         loops: 1000,
         kills: 8,
+        serve_files: 30,
+        serve_pages: 10,
+        serve_seconds: 30,
     };
 }
 
@@ -91,6 +104,11 @@ pub const CASES: &[Case] = &[
         name: "killed",
         promise: "SIGKILL at any moment leaves nothing in the kernel",
         play: killed,
+    },
+    Case {
+        name: "serve",
+        promise: "ten minutes of restarts and failing outputs in 64 MiB: each loss told once, no growth",
+        play: serve::play,
     },
 ];
 

@@ -2,14 +2,17 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::faults::{BLOCK, FaultDevice, FaultRule, Image, Marker};
+use crate::{
+    faults::{Access, BLOCK, Effect, FaultDevice, FaultRule, Image, Marker, Place},
+    scenarios::extents,
+};
 
 /// What every page holds that must fail.
 const MARKER: Marker = *b"page in trouble ";
@@ -75,10 +78,52 @@ impl Disk {
         &self.at
     }
 
+    /// The block device.
+    pub fn device(&self) -> &Path {
+        self.device.path()
+    }
+
     /// From now on every page that was made by [`spoil`] fails.
     pub fn fail(&mut self) -> Result<()> {
         self.device
             .fail(vec![FaultRule::refuse(MARKER, libc::EIO, false)])
+    }
+
+    /// From now on the blocks that a record has now, and flushes, fail.
+    pub fn fail_below(&mut self, record: &Path) -> Result<()> {
+        let effect = Effect::Fail {
+            errno: libc::EIO,
+            torn: false,
+        };
+        let mut places = vec![(Access::Flush, Place::Anywhere)];
+        for ending in ["", "-wal"] {
+            let mut name = record.as_os_str().to_owned();
+            name.push(ending);
+            let blocks = extents::on_disk(&File::open(name)?, 0..u64::MAX)?;
+            places.extend(
+                blocks
+                    .into_iter()
+                    .map(|it| (Access::Write, Place::Bytes(it))),
+            );
+        }
+        let rules = places
+            .into_iter()
+            .map(|(on, place)| FaultRule::new(on, place, effect));
+        self.device.fail(rules.collect())
+    }
+
+    /// Takes all the room there is.
+    pub fn fill(&self, filler: &Path) -> Result<()> {
+        let filler = File::create(filler)?;
+        let (mut at, mut piece) = (0, 16 << 20);
+        while piece >= BLOCK as libc::off_t {
+            // SAFETY: our own descriptor; touches no memory.
+            match unsafe { libc::fallocate(filler.as_raw_fd(), 0, at, piece) } {
+                0 => at += piece,
+                _ => piece /= 2,
+            }
+        }
+        Ok(())
     }
 
     /// The filesystem finds an error in itself, and no write fails.
@@ -100,7 +145,7 @@ impl Disk {
     pub fn sync(&self) -> Result<()> {
         let root = File::open(&self.at)?;
         // SAFETY: the descriptor is ours. Its return value is the error that we make on purpose.
-        unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&root)) };
+        unsafe { libc::syncfs(root.as_raw_fd()) };
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 
 mod cases;
 pub mod disk;
+mod serve;
 pub mod sync_loops;
 pub mod tracer;
 
@@ -26,6 +27,9 @@ pub struct StressArgs {
     /// A tenth of the files and pages
     #[arg(long)]
     quick: bool,
+    /// How long the case `serve` takes
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
     /// The tool to test
     #[arg(
         long,
@@ -60,7 +64,10 @@ pub fn run(args: &StressArgs) -> Result<u8> {
             .output();
     }
     crate::faults::private_mounts()?;
-    let size = if args.quick { Size::QUICK } else { Size::FULL };
+    let mut size = if args.quick { Size::QUICK } else { Size::FULL };
+    if let Some(minutes) = args.minutes {
+        size.serve_seconds = 60 * minutes;
+    }
     let (mut passed, mut failed) = (0, 0);
     for case in chosen {
         let begin = Instant::now();

@@ -197,11 +197,12 @@ impl Instance {
         let began = super::now();
         // Each takes tens of milliseconds: side by side, and the symbols are waited for last.
         let symbols = thread::spawn(kernel::end_io_owners);
-        let loader = thread::spawn(EbpfLoader::new);
-        let btf = (options.tier.unwrap_or(Tier::Fentry) == Tier::Fentry)
-            .then(|| thread::spawn(AyaBtf::from_sys_fs));
+        let aya = {
+            let wants_functions = options.tier.unwrap_or(Tier::Fentry) == Tier::Fentry;
+            thread::spawn(move || loader_and_types(wants_functions))
+        };
         let types = kernel::types();
-        let mut loader = joined(loader);
+        let (mut loader, btf) = joined(aya);
         let Some(vmlinux) = types.vmlinux.clone() else {
             return Err(AttachError::NoBtf);
         };
@@ -216,7 +217,6 @@ impl Instance {
         }
         let layout = Pod(resolved.layout);
         let config = Pod(config(options, types.version, &vmlinux));
-        loader.btf(None);
         // The reason of a refusal and the statistics, without the trace of every instruction.
         loader.verifier_log_level(VerifierLogLevel::STATS);
         loader.override_global("LAYOUT", &layout, true);
@@ -270,7 +270,6 @@ impl Instance {
         if log_level != 0 {
             instance.logger = EbpfLogger::init(&mut instance.ebpf).ok();
         }
-        let btf = btf.and_then(|btf| joined(btf).ok());
         let known = Known::of(&types, &vmlinux, resolved, btf);
         // 30 MiB that are not needed while the programs are loaded.
         drop((types, vmlinux));
@@ -910,6 +909,15 @@ fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), Pr
 }
 
 /// What a thread came back with; its panic goes on here.
+/// Both have the kernel's types, of 15 MiB, in aya's form: the loader, which needs none, gives its
+/// own back before those for functions are read.
+fn loader_and_types(wants_functions: bool) -> (EbpfLoader<'static>, Option<AyaBtf>) {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    let types = wants_functions.then(AyaBtf::from_sys_fs);
+    (loader, types.and_then(Result::ok))
+}
+
 fn joined<T>(thread: JoinHandle<T>) -> T {
     thread
         .join()

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
     path::Path,
     sync::Arc,
 };
@@ -53,11 +54,19 @@ pub fn types() -> Types {
 /// (`ProtectKernelTunables=`), mostly behind an empty file.
 const KALLSYMS: [&str; 2] = ["/proc/kallsyms", "/run/msync-trace/kallsyms"];
 
-fn kallsyms() -> io::Result<Vec<u8>> {
+fn kallsyms() -> io::Result<impl BufRead> {
+    // Several MiB: read in pieces.
+    let open = |path| Ok(BufReader::with_capacity(64 << 10, File::open(path)?));
     let [own, shown] = KALLSYMS;
-    match fs::read(own) {
-        Ok(symbols) if !symbols.is_empty() => Ok(symbols),
-        hidden => fs::read(shown).or(hidden),
+    let mut symbols = open(own);
+    let there = symbols.as_mut().is_ok_and(|symbols| {
+        let piece = symbols.fill_buf();
+        piece.is_ok_and(|piece| !piece.is_empty())
+    });
+    if there {
+        symbols
+    } else {
+        open(shown).or(symbols)
     }
 }
 
@@ -67,47 +76,53 @@ fn kallsyms() -> io::Result<Vec<u8>> {
 /// # Errors
 /// When `/proc/kallsyms` cannot be read.
 pub fn end_io_owners() -> io::Result<Vec<(u64, u32)>> {
-    Ok(find_symbols(&kallsyms()?))
+    find_symbols(kallsyms()?)
 }
 
-fn find_symbols(kallsyms: &[u8]) -> Vec<(u64, u32)> {
+/// Shows each symbol: its address in hexadecimal and its name.
+fn each_symbol(mut kallsyms: impl BufRead, mut show: impl FnMut(&[u8], &[u8])) -> io::Result<()> {
+    let mut line = Vec::new();
+    while kallsyms.read_until(b'\n', &mut line)? > 0 {
+        // "ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]"
+        if let Some((address, rest)) = line.trim_ascii_end().split_at_checked(19) {
+            let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
+            show(&address[..16], name);
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+fn find_symbols(kallsyms: impl BufRead) -> io::Result<Vec<(u64, u32)>> {
     let wanted: BTreeMap<&[u8], u32> = END_IO
         .iter()
         .map(|(name, owner)| (name.as_bytes(), *owner))
         .collect();
     let mut found = Vec::new();
-    for line in kallsyms.split(|&b| b == b'\n') {
-        // "ffffffff81a4a9b0 t btrfs_simple_end_io\t[btrfs]"
-        let Some(rest) = line.get(19..) else { continue };
-        let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
+    each_symbol(kallsyms, |address, name| {
         let Some(owner) = wanted.get(name) else {
-            continue;
+            return;
         };
-        let address = std::str::from_utf8(&line[..16]).ok();
+        let address = std::str::from_utf8(address).ok();
         let address = address.and_then(|hex| u64::from_str_radix(hex, 16).ok());
         if let Some(address) = address.filter(|&address| address != 0) {
             found.push((address, *owner));
         }
-    }
-    found
+    })?;
+    Ok(found)
 }
 
 /// Which of these functions the kernel and its modules have, from `/proc/kallsyms` (which names
 /// them to everybody).
 #[must_use]
 pub fn functions(wanted: &BTreeSet<&'static str>) -> BTreeSet<&'static str> {
-    let kallsyms = kallsyms().unwrap_or_default();
     let mut found = BTreeSet::new();
-    for line in kallsyms.split(|&b| b == b'\n') {
-        let Some(rest) = line.get(19..) else { continue };
-        let name = rest.split(|&b| b == b'\t').next().unwrap_or_default();
-        if let Some(name) = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| wanted.get(name))
-        {
-            found.insert(*name);
-        }
-    }
+    let note = |_: &[u8], name: &[u8]| {
+        let name = std::str::from_utf8(name).ok();
+        found.extend(name.and_then(|name| wanted.get(name)));
+    };
+    // What cannot be read names none.
+    let _ = kallsyms().and_then(|kallsyms| each_symbol(kallsyms, note));
     found
 }
 
@@ -154,13 +169,13 @@ mod tests {
             ffffffffc0000010 t ext4_end_bio.cold\n\
             0000000000000000 T bio_chain_endio\n";
         let btrfs = (0xffff_ffff_81a4_a9b0, msync_trace_ebpf::OWNER_BTRFS);
-        assert_eq!(find_symbols(text), [btrfs]);
+        assert_eq!(find_symbols(&text[..]).unwrap(), [btrfs]);
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_pass_for_symbols(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
-            let _ = find_symbols(&bytes);
+            let _ = find_symbols(&bytes[..]);
             let _ = parse_release(&String::from_utf8_lossy(&bytes));
         }
     }
