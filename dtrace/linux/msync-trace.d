@@ -597,6 +597,9 @@ fbt::__x64_sys_msync:entry
 /((struct pt_regs *)arg0)->dx & MS_SYNC/
 {
 	self->call = 1;
+	/* If the kernel skipped the probe at the end of the last call, its file is still there. */
+	self->kept = 0;
+	self->file = 0;
 }
 
 /*

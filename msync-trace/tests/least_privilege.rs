@@ -3,8 +3,9 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    fs,
+    fs, io,
     io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -190,4 +191,44 @@ fn threads_that_run_already_give_up_their_privileges_too() {
     for thread in threads {
         let _ = thread.join();
     }
+}
+
+/// As in the packaged service, whose bounding set has no CAP_SETPCAP: it stays larger, and what is run
+/// gains nothing from it. In a process of its own: it is for good.
+#[test]
+fn a_bounding_set_that_cannot_be_shrunk_gives_nothing_to_what_is_run() {
+    const ASKED: &str = "MSYNC_TRACE_TEST_NO_SETPCAP";
+    const SETPCAP: libc::c_ulong = 8;
+    if std::env::var_os(ASKED).is_none() {
+        let own = std::env::current_exe().unwrap();
+        let name = "a_bounding_set_that_cannot_be_shrunk_gives_nothing_to_what_is_run";
+        let mut again = Command::new(own);
+        again.args(["--exact", name, "--nocapture"]).env(ASKED, "1");
+        // SAFETY: a system call that involves no memory.
+        unsafe {
+            again.pre_exec(
+                || match libc::prctl(libc::PR_CAPBSET_DROP, SETPCAP, 0, 0, 0) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                },
+            );
+        }
+        match again.output() {
+            Err(error) => println!("SKIPPED least privilege: no CAP_SETPCAP to give up: {error}"),
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+        }
+        return;
+    }
+    let before = fs::read_to_string("/proc/thread-self/status").unwrap();
+    confine(false).unwrap();
+    let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+    assert_eq!(field(&own, "CapBnd:"), field(&before, "CapBnd:"));
+    assert_ne!(field(&own, "CapBnd:") & !documented(false), 0);
+    let run = Command::new("cat")
+        .arg("/proc/self/status")
+        .output()
+        .unwrap();
+    let status = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(field(&status, "CapPrm:") & !documented(false), 0);
+    assert_eq!(field(&status, "CapEff:") & !documented(false), 0);
 }

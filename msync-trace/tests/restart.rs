@@ -1,6 +1,7 @@
 //! A tracer that is stopped, killed or replaced between a failure and the false success: one incident,
 //! never none and never two. On disks that really refuse writes. Needs root, a loop device and mkfs;
-//! says SKIPPED and why where they are missing.
+//! says SKIPPED and why where they are missing. `MSYNC_TRACE_PROGRAM` names another program than that of
+//! this build: in a guest without hardware virtualisation the release build is ten times as fast.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -31,7 +32,9 @@ const QUIET: Duration = Duration::from_millis(700);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn msync_trace(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_msync-trace"));
+    let named = std::env::var_os("MSYNC_TRACE_PROGRAM");
+    let program = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_msync-trace").into());
+    let mut command = Command::new(program);
     command.args(arguments);
     command
 }
@@ -180,13 +183,30 @@ fn on_a_failing_disk(story: impl FnOnce(&mut Scratch) -> Option<()> + Send + 'st
     assert!(again.starts_with("nothing is pinned"), "{again}");
 }
 
-/// The page-exact incident of this file.
-fn is_of(incident: &Value, failed: &Failed) {
+/// An incident of this file, whose caller was told before.
+fn is_of_file(incident: &Value, failed: &Failed) {
     let path = incident["file"]["path"].as_str().unwrap();
     let name = failed.path.file_name().unwrap().to_str().unwrap();
     assert!(path.ends_with(name), "{incident:#}");
-    assert_eq!(incident["evidence"], "page", "{incident:#}");
     assert_eq!(incident["told"], "caller", "{incident:#}");
+}
+
+/// Whether kprobes can be pinned: those that cannot are gone with the process, and then some kernels
+/// cannot tell pages (docs/restart.md).
+fn pins_kprobes() -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        panic!("a kernel {release}")
+    };
+    (major, minor) >= (5, 15)
+}
+
+/// The page-exact incident of this file.
+fn is_of(incident: &Value, failed: &Failed) {
+    is_of_file(incident, failed);
+    assert_eq!(incident["evidence"], "page", "{incident:#}");
     let first = &incident["ranges"][0];
     assert!(first["start"].as_u64().unwrap() <= failed.range.start());
     assert!(first["end"].as_u64().unwrap() >= failed.range.end());
@@ -266,7 +286,11 @@ fn failure_and_msync_happen_while_nobody_traces() {
         let failed = scratch.fail().unwrap();
         failed.msync().unwrap();
         let tracer = Tracer::start()?;
-        is_of(&tracer.incident(), &failed);
+        let incident = tracer.incident();
+        match pins_kprobes() {
+            true => is_of(&incident, &failed),
+            false => is_of_file(&incident, &failed),
+        }
         assert_eq!(tracer.incident_within(QUIET), None, "once");
         tracer.stop();
         let tracer = Tracer::start()?;

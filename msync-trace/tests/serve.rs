@@ -429,6 +429,20 @@ fn the_service_manager_is_told_the_truth() {
             "{alive}"
         );
     }
+    // As `Type=notify-reload` wants it, which compares the time with its own.
+    let now = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        now.tv_sec * 1_000_000 + now.tv_nsec / 1000
+    };
+    let before = now();
+    serve.signal(libc::SIGHUP);
+    let mut reload = told();
+    while reload.contains("WATCHDOG=1") {
+        reload = told();
+    }
+    let said_at = reload.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+    assert!((before..=now()).contains(&said_at.parse().unwrap()));
+    assert!(told().starts_with("READY=1\nSTATUS="));
     let (status, said) = serve.end();
     assert_eq!(status.code(), Some(0), "{said}");
     let mut last = told();

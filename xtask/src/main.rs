@@ -75,6 +75,8 @@ enum Task {
     Monitoring(monitoring::MonitoringArgs),
     #[cfg(target_os = "linux")]
     Dist(dist::DistArgs),
+    #[cfg(target_os = "linux")]
+    BootPackage(packaging::BootPackageArgs),
 }
 
 fn main() -> ExitCode {
@@ -117,5 +119,7 @@ fn run(task: &Task) -> Result<u8> {
         Task::Monitoring(args) => monitoring::run(args),
         #[cfg(target_os = "linux")]
         Task::Dist(args) => dist::run(args),
+        #[cfg(target_os = "linux")]
+        Task::BootPackage(args) => packaging::boot_package(args),
     }
 }

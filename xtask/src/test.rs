@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZero,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Mutex, PoisonError,
@@ -85,10 +85,24 @@ const DTRACE: (&str, &str) = (
      evicted_inode",
 );
 
-/// What is run in a guest with this kernel.
+/// A tracer is killed, and its hooks go on by themselves: that test of `msync-trace/tests/restart.rs` which
+/// has most to do with the kernel. The booted guest does this and more.
+const RESTARTS: (&str, &str) = ("restarts", "failure_and_msync_happen_while_nobody_traces");
+
+/// What is run in a guest with this kernel, by the runner of the scenarios.
 fn stages(series: &str) -> Vec<(&'static str, &'static str)> {
     let dtrace = dtrace::KERNELS.contains(&series).then_some(DTRACE);
     STAGES.into_iter().chain(dtrace).collect()
+}
+
+/// The names of all that is run in a guest with this kernel.
+fn stage_names(series: &str) -> Vec<&'static str> {
+    let stages = stages(series).into_iter().chain(restarts(series));
+    stages.map(|(name, _)| name).collect()
+}
+
+fn restarts(series: &str) -> Option<(&'static str, &'static str)> {
+    (series != kernels::BOOTED).then_some(RESTARTS)
 }
 
 /// Run every test: style, units, real losses on this kernel and in virtual machines
@@ -188,15 +202,19 @@ impl Check {
             Self::Units => "unit and integration tests".to_owned(),
             Self::Build => "cargo build --release".to_owned(),
             Self::Fleet => "exported evidence of 1,000 hosts, asked with DuckDB".to_owned(),
-            Self::Packaging => "units, alert rules and the package in a clean root".to_owned(),
+            Self::Packaging => {
+                "units, alert rules, the package in a clean root and booted with systemd".to_owned()
+            }
             Self::Monitoring => "a loss beside Prometheus and Alertmanager".to_owned(),
             Self::Durability => "records on a disk that fails".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
             Self::Guest(series) => {
-                let stages: Vec<&str> = stages(series).into_iter().map(|(name, _)| name).collect();
-                format!("real losses on Linux {series}: {}", stages.join(", "))
+                format!(
+                    "real losses on Linux {series}: {}",
+                    stage_names(series).join(", ")
+                )
             }
         }
     }
@@ -368,7 +386,7 @@ impl TestRun<'_> {
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
             #[cfg(target_os = "linux")]
-            Check::Packaging => packaging::run(),
+            Check::Packaging => packaging::run(!self.args.no_vm),
             #[cfg(not(target_os = "linux"))]
             Check::Packaging => Ok(Tally::one_skipped("packaging: not Linux")),
             Check::Monitoring if !is_root() => Ok(Tally::one_skipped("monitoring: not root")),
@@ -414,7 +432,7 @@ impl TestRun<'_> {
         let log = paths::log(&check.name());
         let command = GuestCommand {
             guest,
-            script: &guest_script(series),
+            script: &guest_script(series, &test_program("restart")?),
             deadline: Duration::from_secs(self.args.vm_timeout * 60),
             memory: "3G",
             processors: self.processors(),
@@ -458,11 +476,33 @@ pub fn example(name: &str) -> Result<PathBuf> {
     Ok(paths::target().join("debug/examples").join(name))
 }
 
+/// Tests of a file below `msync-trace/tests`, built as the unit tests have built them: the program.
+fn test_program(name: &str) -> Result<PathBuf> {
+    let build = cargo(&["test", "--workspace", "--test", name, "--no-run"]);
+    let step = format!("build-{name}");
+    let mut found = None;
+    let outcome = Step::new(&step, build, paths::log(&step)).run(|line| {
+        // `  Executable tests/restart.rs (target/debug/deps/restart-0123456789abcdef)`
+        if line.trim_start().starts_with("Executable ")
+            && let Some((_, program)) = line.rsplit_once('(')
+        {
+            found = Some(paths::root().join(program.trim_end_matches(')')));
+        }
+    })?;
+    match found.filter(|_| outcome.success()) {
+        Some(program) => Ok(program),
+        None => bail!(
+            "the tests {name} cannot be built: {}",
+            paths::log(&step).display()
+        ),
+    }
+}
+
 fn step(check: Check, command: Command) -> Step {
     Step::new(&check.name(), command, paths::log(&check.name()))
 }
 
-fn show_tail(log: &std::path::Path, tail: &[String]) {
+fn show_tail(log: &Path, tail: &[String]) {
     progress(&format!(
         "    the last lines of {}:\n{}",
         log.display(),
@@ -568,9 +608,9 @@ fn losses_here(check: Check, arguments: &[&str]) -> Result<Tally> {
 const STAGE_BEGINS: &str = "=== stage ";
 const STAGE_ENDS: &str = "=== status ";
 
-/// Runs the scenarios stage by stage with the programs built on the host. The first stage comes
-/// before the file systems' modules.
-fn guest_script(series: &str) -> String {
+/// Runs the scenarios stage by stage with the programs built on the host, `program` has the tests of
+/// restarts. The first stage comes before the file systems' modules.
+fn guest_script(series: &str, program: &Path) -> String {
     let xtask = quote(&paths::release("xtask").to_string_lossy());
     let msync_trace = quote(&paths::release("msync-trace").to_string_lossy());
     let stages = stages(series).into_iter().map(|(name, arguments)| {
@@ -580,23 +620,68 @@ fn guest_script(series: &str) -> String {
              echo \"{STAGE_ENDS}$?\"\n"
         )
     });
-    format!("modprobe loop 2>/dev/null\n{}", stages.collect::<String>())
+    let program = quote(&program.to_string_lossy());
+    let restarts = restarts(series).map(|(name, test)| {
+        format!(
+            "echo '{STAGE_BEGINS}{name}'\n\
+             MSYNC_TRACE_PROGRAM={msync_trace} {program} --exact --show-output {test}\n\
+             echo \"{STAGE_ENDS}$?\"\n"
+        )
+    });
+    let stages = stages.chain(restarts).collect::<String>();
+    format!("modprobe loop 2>/dev/null\n{stages}")
+}
+
+/// A stage that runs.
+enum Running {
+    Scenarios(ScenarioOutput),
+    Tests(String, CargoTestOutput),
+}
+
+impl Running {
+    fn new(series: &str, stage: &str) -> Self {
+        let section = format!("Linux {series} {stage}");
+        match stage == RESTARTS.0 {
+            true => Self::Tests(section, CargoTestOutput::default()),
+            false => Self::Scenarios(ScenarioOutput::new(&section)),
+        }
+    }
+
+    fn read(&mut self, line: &str) {
+        match self {
+            Self::Scenarios(output) => output.read(line),
+            Self::Tests(_, output) => output.read(line),
+        }
+    }
+
+    /// The tests, once the program ended with `status` (nothing if it never ended).
+    fn finish(self, status: Option<i32>) -> Tally {
+        match self {
+            Self::Scenarios(output) => output.finish(status),
+            Self::Tests(section, output) => {
+                let mut tally = output.finish(status == Some(0));
+                for what in tally.failed.iter_mut().chain(&mut tally.skipped) {
+                    *what = format!("{section}: {what}");
+                }
+                tally
+            }
+        }
+    }
 }
 
 /// Takes a guest's output apart by stage. A stage that never came is a failure.
 struct StageOutput {
     series: String,
     missing: Vec<&'static str>,
-    running: Option<ScenarioOutput>,
+    running: Option<Running>,
     total: Tally,
 }
 
 impl StageOutput {
     fn new(series: &str) -> Self {
-        let missing = stages(series).into_iter().map(|(name, _)| name).collect();
         Self {
             series: series.to_owned(),
-            missing,
+            missing: stage_names(series),
             running: None,
             total: Tally::default(),
         }
@@ -606,10 +691,7 @@ impl StageOutput {
         if let Some(stage) = line.strip_prefix(STAGE_BEGINS) {
             self.end_stage(None);
             self.missing.retain(|missing| *missing != stage.trim());
-            self.running = Some(ScenarioOutput::new(&format!(
-                "Linux {} {stage}",
-                self.series
-            )));
+            self.running = Some(Running::new(&self.series, stage.trim()));
         } else if let Some(status) = line.strip_prefix(STAGE_ENDS) {
             self.end_stage(status.trim().parse().ok());
         } else if let Some(running) = &mut self.running {
@@ -657,7 +739,11 @@ mod tests {
             lines.extend([begin, "PASS a", "PASS b", "2 passed, 0 failed, 0 skipped"]);
             lines.push("=== status 0");
         }
-        assert_eq!(stages(&lines).line(), "16 passed, 0 failed, 0 skipped");
+        lines.extend(["=== stage restarts", "test a ... ok", "SKIPPED a: no mkfs"]);
+        lines.extend(["test result: ok. 2 passed; 0 failed", "=== status 0"]);
+        let tally = stages(&lines);
+        assert_eq!(tally.line(), "17 passed, 0 failed, 1 skipped");
+        assert_eq!(tally.skipped, ["Linux 6.1 restarts: a: no mkfs"]);
     }
 
     #[test]
@@ -683,7 +769,8 @@ mod tests {
                 "Linux 6.1 kprobe: never began",
                 "Linux 6.1 tracepoint: never began",
                 "Linux 6.1 other disks: never began",
-                "Linux 6.1 random programs: never began"
+                "Linux 6.1 random programs: never began",
+                "Linux 6.1 restarts: never began"
             ]
         );
     }

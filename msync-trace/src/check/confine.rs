@@ -68,6 +68,9 @@ pub const KEPT_TO_VERIFY: [Kept; 2] = [
     kept(21, "CAP_SYS_ADMIN", "finds the pages of a file in memory"),
 ];
 
+/// `CAP_SETPCAP`, which it takes to shrink the bounding set.
+const SETPCAP: u32 = 8;
+
 /// How long other threads may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,7 +78,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// set shrinks too, no program gains anything by being run (`no_new_privs`), and nobody but root may
 /// look into this process. What this process runs, runs with what is left.
 ///
-/// What it did not have it does not gain.
+/// What it did not have it does not gain. The bounding set stays as it is where CAP_SETPCAP is missing, as
+/// in a service: then the service manager has shrunk it, and `no_new_privs` keeps the rest of it out of
+/// reach (a program that is run gets at most what was permitted before).
 ///
 /// # Errors
 /// If a thread still has more afterwards: nothing is to go on as if it had not.
@@ -88,12 +93,14 @@ pub fn confine(verifies: bool) -> io::Result<()> {
     if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    let own = fs::read_to_string("/proc/thread-self/status")?;
+    let shrinks = set(&own, "CapEff:").is_some_and(|set| set & 1 << SETPCAP != 0);
     in_all_threads(mask)?;
     for thread in threads()? {
         let status = fs::read_to_string(format!("/proc/self/task/{thread}/status"));
         // A thread that is gone has nothing.
         if let Ok(status) = status
-            && has_more(&status, mask)
+            && has_more(&status, mask, shrinks)
         {
             return Err(io::Error::other(format!(
                 "thread {thread} still has privileges that it should have given up"
@@ -103,18 +110,27 @@ pub fn confine(verifies: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a thread's `status` shows more than these capabilities.
-fn has_more(status: &str, mask: u64) -> bool {
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.map(str::trim)
-    };
-    let sets = ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"];
-    let more = |name: &&str| {
-        let set = field(name).and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        set.is_none_or(|set| set & !mask != 0)
-    };
-    sets.iter().any(more) || field("NoNewPrivs:") != Some("1")
+/// Whether a thread's `status` shows more than these capabilities; in the bounding set only if that
+/// could be `shrunk`.
+fn has_more(status: &str, mask: u64, shrunk: bool) -> bool {
+    let bounding = shrunk.then_some("CapBnd:");
+    let mut sets = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"]
+        .into_iter()
+        .chain(bounding);
+    sets.any(|name| set(status, name).is_none_or(|set| set & !mask != 0))
+        || field(status, "NoNewPrivs:") != Some("1")
+}
+
+/// A set of capabilities in a thread's `status`.
+fn set(status: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(field(status, name)?, 16).ok()
+}
+
+fn field<'status>(status: &'status str, name: &str) -> Option<&'status str> {
+    let mut lines = status.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name))
+        .map(str::trim)
 }
 
 fn threads() -> io::Result<BTreeSet<libc::pid_t>> {
@@ -239,8 +255,8 @@ fn give_up() {
         }
     };
     for number in (0..=HIGHEST).filter(|number| mask & 1 << number == 0) {
-        // SAFETY: no memory is involved. EINVAL: this kernel has no such capability; EPERM: we have
-        // not what it takes, and the check in the end says whether it is needed.
+        // SAFETY: no memory is involved. EINVAL: this kernel has no such capability; EPERM: there is no
+        // CAP_SETPCAP, and the check in the end knows.
         unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
     }
     // SAFETY: no memory is involved.
@@ -289,10 +305,18 @@ mod tests {
             )
         };
         let mask = 1 << 19;
-        assert!(!has_more(&status("0000000000080000", "1"), mask));
-        assert!(has_more(&status("0000000000080001", "1"), mask));
-        assert!(has_more(&status("0000000000080000", "0"), mask));
-        assert!(has_more("", mask));
+        assert!(!has_more(&status("0000000000080000", "1"), mask, true));
+        assert!(has_more(&status("0000000000080001", "1"), mask, true));
+        assert!(has_more(&status("0000000000080000", "0"), mask, true));
+        assert!(has_more("", mask, true));
+    }
+
+    #[test]
+    fn a_bounding_set_that_cannot_be_shrunk_is_no_obstacle() {
+        let status = "CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t200000\nCapAmb:\t0\n\
+                      NoNewPrivs:\t1\n";
+        assert!(has_more(status, 0, true));
+        assert!(!has_more(status, 0, false));
     }
 
     #[test]

@@ -252,6 +252,16 @@ fn names(seen: &Observed) -> Item {
 
 fn kprobes(seen: &Observed) -> Item {
     const ID: &str = "kprobes";
+    // No release of Linux knows more than 2: Debian, Ubuntu and others refuse perf_event_open then.
+    let all = seen.capabilities.is_none_or(|own| own.has(CAP_SYS_ADMIN.0));
+    if seen.kprobe_events && seen.perf_paranoid > 2 && !all {
+        let refused = format!(
+            "kernel.perf_event_paranoid is {}: refused without CAP_SYS_ADMIN; on some filesystems \
+             evidence is less exact",
+            seen.perf_paranoid
+        );
+        return item(ID, Status::Warn, refused).remedy("sysctl kernel.perf_event_paranoid=2");
+    }
     match seen.symbols {
         _ if seen.kprobe_events => item(ID, Status::Ok, "available"),
         Some([true, ..]) => item(

@@ -39,6 +39,8 @@ pub struct Observed {
     pub lockdown: Option<Lockdown>,
     /// Whether perf can make kprobes (`/sys/bus/event_source/devices/kprobe`).
     pub kprobe_events: bool,
+    /// `kernel.perf_event_paranoid`; 2 (the kernel's own default) if it does not say.
+    pub perf_paranoid: i32,
     /// Whether the BPF compiler is on (`net.core.bpf_jit_enable`).
     pub jit: bool,
     /// Whether tracefs is mounted at one of its usual places.
@@ -113,6 +115,9 @@ impl Observed {
                 .as_deref()
                 .and_then(lockdown),
             kprobe_events: root.join("sys/bus/event_source/devices/kprobe").exists(),
+            perf_paranoid: read("proc/sys/kernel/perf_event_paranoid")
+                .and_then(|number| number.trim().parse().ok())
+                .unwrap_or(2),
             jit: read("proc/sys/net/core/bpf_jit_enable").is_none_or(|on| on.trim() != "0"),
             tracefs: [
                 "sys/kernel/tracing/events",

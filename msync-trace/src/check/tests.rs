@@ -20,6 +20,7 @@ fn good() -> Observed {
         btf: Ok(5 << 20),
         lockdown: Some(Lockdown::None),
         kprobe_events: true,
+        perf_paranoid: 2,
         jit: true,
         tracefs: true,
         function_tracing_refused: false,
@@ -102,6 +103,7 @@ fn freebsd() -> Observed {
         btf: Err("No such file or directory".to_owned()),
         lockdown: None,
         kprobe_events: false,
+        perf_paranoid: 2,
         jit: true,
         tracefs: false,
         function_tracing_refused: false,
@@ -174,6 +176,13 @@ fn missing_capabilities_are_named() {
     let mut seen = good();
     seen.capabilities = Some(Capabilities(1 << 38 | 1 << 39));
     assert_eq!(complaints(&seen), [("names", Status::Warn)]);
+    // But for kprobes, where a distribution wants more for them.
+    seen.perf_paranoid = 3;
+    let limits = [("names", Status::Warn), ("kprobes", Status::Warn)];
+    assert_eq!(complaints(&seen), limits);
+    let mut seen = good();
+    seen.perf_paranoid = 3;
+    assert_eq!(complaints(&seen), []);
 }
 
 #[test]

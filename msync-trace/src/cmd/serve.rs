@@ -262,7 +262,9 @@ impl Service {
         match signal {
             Signal::End => Some(End::because(StopReason::Signal)),
             Signal::Reopen => {
+                self.notify.reloading();
                 self.outputs.reopen();
+                self.notify.reloaded(&self.status());
                 None
             }
         }

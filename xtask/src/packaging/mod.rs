@@ -1,10 +1,13 @@
 //! The step `packaging`: what is given to others holds what it promises. Units are rated, the package
-//! is looked at and installed.
+//! is looked at, installed, and booted with systemd.
 
+mod booted;
 mod clean_root;
 mod kubernetes;
 mod lint;
+mod root;
 mod rules;
+mod script;
 mod units;
 mod yaml;
 
@@ -17,8 +20,11 @@ use crate::{
     tally::Tally,
 };
 
-/// Makes the packages and tries everything; a test for each promise.
-pub fn run() -> Result<Tally> {
+pub use booted::{BootPackageArgs, run_alone as boot_package};
+
+/// Makes the packages and tries everything; a test for each promise. `guests`: virtual machines are
+/// wanted.
+pub fn run(guests: bool) -> Result<Tally> {
     setup::ensure(&[Group::Dist, Group::Packaging])?;
     let mut tests = Tests::default();
     units::run(&mut tests);
@@ -30,6 +36,10 @@ pub fn run() -> Result<Tally> {
     tally.add(match is_root() {
         true => clean_root::run(&made.package)?,
         false => Tally::one_skipped("packaging: clean root: not root"),
+    });
+    tally.add(match guests {
+        true => booted::run(&made.package)?,
+        false => Tally::one_skipped("packaging: booted: --no-vm"),
     });
     Ok(tally)
 }

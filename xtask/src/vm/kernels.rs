@@ -80,6 +80,10 @@ pub const SERIES: [Series; 4] = [
     },
 ];
 
+/// The series of which a guest has a disk and a systemd of its own (`packaging/booted`): it has most of
+/// what that takes built in.
+pub const BOOTED: &str = "6.12";
+
 /// A kernel ready to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {

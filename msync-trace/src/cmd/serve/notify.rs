@@ -64,6 +64,19 @@ impl Notify {
         self.send(&format!("STATUS={status}{alive}"));
     }
 
+    /// Files are opened anew. With `Type=notify-reload` it is what `systemctl reload` waits for, with
+    /// `Type=notify` it does no harm. To be followed by [`Self::reloaded`].
+    pub(super) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let usec = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+    }
+
+    /// Every output was told.
+    pub(super) fn reloaded(&self, status: &str) {
+        self.send(&format!("READY=1\nSTATUS={status}"));
+    }
+
     /// The end begins.
     pub(super) fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={status}"));

@@ -50,6 +50,26 @@ pub fn types() -> Types {
     }
 }
 
+/// The kernel's symbols, and where the packaged service finds them: systemd hides the first place from it
+/// (`ProtectKernelTunables=`), mostly behind an empty file.
+const KALLSYMS: [&str; 2] = ["/proc/kallsyms", "/run/msync-trace/kallsyms"];
+
+fn kallsyms() -> io::Result<impl BufRead> {
+    // Several MiB: read in pieces.
+    let open = |path| Ok(BufReader::with_capacity(64 << 10, File::open(path)?));
+    let [own, shown] = KALLSYMS;
+    let mut symbols = open(own);
+    let there = symbols.as_mut().is_ok_and(|symbols| {
+        let piece = symbols.fill_buf();
+        piece.is_ok_and(|piece| !piece.is_empty())
+    });
+    if there {
+        symbols
+    } else {
+        open(shown).or(symbols)
+    }
+}
+
 /// Addresses of the functions of [`END_IO`], and what their bio tells. `/proc/kallsyms` shows zeros
 /// to those who may not see them; these count as absent.
 ///
@@ -57,12 +77,6 @@ pub fn types() -> Types {
 /// When `/proc/kallsyms` cannot be read.
 pub fn end_io_owners() -> io::Result<Vec<(u64, u32)>> {
     find_symbols(kallsyms()?)
-}
-
-/// Several MiB: read in pieces.
-fn kallsyms() -> io::Result<impl BufRead> {
-    let file = File::open("/proc/kallsyms")?;
-    Ok(BufReader::with_capacity(64 << 10, file))
 }
 
 /// Shows each symbol: its address in hexadecimal and its name.
