@@ -41,7 +41,7 @@ impl Size {
         many_files: 100_000,
         loops: 5000,
         kills: 20,
-        serve_files: 60,
+        serve_files: 20,
         serve_pages: 50,
         serve_seconds: 600,
     };

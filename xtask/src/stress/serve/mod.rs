@@ -147,7 +147,8 @@ impl World {
     fn new(program: &Path, size: Size) -> Result<Self> {
         // They fork, so they come before everything that has threads.
         let lossy = Disk::new(4 * size.serve_files, size.serve_pages)?;
-        let (json, store) = (Disk::new(1, 50_000)?, Disk::new(1, 50_000)?);
+        // A thousand losses take 4 MiB of each.
+        let (json, store) = (Disk::new(1, 100_000)?, Disk::new(1, 100_000)?);
         let folder = tempfile::tempdir()?;
         run(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
         fs::create_dir_all("/run/systemd/journal")?;
