@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -11,9 +12,14 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A port of this machine that was free a moment ago.
+/// A port of this machine that was free a moment ago, each time another. None that the kernel gives to
+/// those who ask for any: whoever listens there may begin anew.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let port = || 20_000 + (std::process::id() + TRIED.fetch_add(1, Relaxed)) % 10_000;
+    let mut ports = (0..1000).filter_map(|_| u16::try_from(port()).ok());
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).context("no port is free")
 }
 
 /// The body of what a server of this machine answers; an error unless it is a success.
