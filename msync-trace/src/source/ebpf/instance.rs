@@ -27,7 +27,6 @@ use aya::{
 use aya_log::EbpfLogger;
 use log::debug;
 use msync_trace_ebpf as abi;
-use rustix::mm::{Advice, madvise};
 use zerocopy::FromZeros;
 
 use super::{
@@ -36,27 +35,12 @@ use super::{
     hooks::{self, HOOKS, Hook, PREEMPTED, Way, When},
     kernel,
     layout::{self, ESSENTIAL, Resolved, Types},
+    object,
     pins::link_path,
     shared::Shared,
     skipped::Skipped,
 };
 use crate::source::{HookState, HookStatus, Method, Tier};
-
-/// The object, as build.rs left it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/msync-trace-ebpf"));
-
-/// Lets go of the pages of the object, which has been loaded: 3 MiB. Whoever reads it again gets it
-/// from the file.
-pub fn give_back_object() {
-    let page = rustix::param::page_size();
-    let range = OBJECT.as_ptr_range();
-    let first = (range.start as usize).next_multiple_of(page);
-    let end = range.end as usize / page * page;
-    let len = end.saturating_sub(first);
-    // SAFETY: whole pages of a constant, mapped from the program's file and never written: their
-    // content does not change.
-    let _ = unsafe { madvise(first as *mut _, len, Advice::LinuxDontNeed) };
-}
 
 /// The maps that outlive a process, by name.
 pub const MAPS: [&str; 6] = ["ERRORS", "SYNCS", "PAGES", "FAILED", "CONTROL", "COUNTERS"];
@@ -188,7 +172,7 @@ impl Instance {
     /// A sentence with the remedy, where nothing useful can be attached. In `pins` maps and links
     /// are pinned, in a folder of the BPF filesystem.
     pub fn load(options: &Options, pins: Option<&Path>) -> Result<(Self, Rings), AttachError> {
-        if !OBJECT
+        if !object::OBJECT
             .windows(abi::ABI_MARK.len())
             .any(|window| window == abi::ABI_MARK)
         {
@@ -236,7 +220,7 @@ impl Instance {
                 loader.map_max_entries(ring, bytes);
             }
         }
-        let mut ebpf = loader.load(OBJECT).map_err(AttachError::from_load)?;
+        let mut ebpf = object::load(&mut loader).map_err(AttachError::from_load)?;
         if let Some(folder) = pins {
             pin_maps(&mut ebpf, folder)?;
         }

@@ -13,6 +13,7 @@ mod instance;
 mod kept;
 mod kernel;
 pub mod layout;
+mod object;
 mod order;
 pub mod pins;
 mod resumed;
@@ -121,16 +122,14 @@ pub enum AttachError {
 impl AttachError {
     fn from_load(error: EbpfError) -> Self {
         let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            if let Some(error) = cause.downcast_ref::<io::Error>() {
-                return Self::from_io(error, text);
-            }
+        for cause in causes(&error) {
             text.push_str(": ");
             text.push_str(&cause.to_string());
-            source = cause.source();
         }
-        Self::Load(text)
+        match io_cause(&error) {
+            Some(error) => Self::from_io(error, text),
+            None => Self::Load(text),
+        }
     }
 
     fn from_program(error: &ProgramError, way: &Way) -> Self {
@@ -146,9 +145,22 @@ impl AttachError {
         match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::NotAllowed(copy_of(error)),
             Some(libc::ENOSYS) => Self::NoBpf,
+            Some(libc::ENOMEM) => Self::Load(format!(
+                "{text}: raise the memory limit of its service (MemoryMax=) or cgroup"
+            )),
             _ => Self::Load(text),
         }
     }
+}
+
+/// What an error came from, nearest first.
+fn causes(error: &EbpfError) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
+}
+
+/// The refusal of the kernel behind an error.
+fn io_cause(error: &EbpfError) -> Option<&io::Error> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn copy_of(error: &io::Error) -> io::Error {
@@ -839,7 +851,7 @@ fn give_back_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-    instance::give_back_object();
+    object::give_back();
 }
 
 /// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
