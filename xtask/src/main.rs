@@ -29,6 +29,8 @@ mod readme;
 #[cfg(target_os = "linux")]
 mod scenarios;
 mod setup;
+#[cfg(target_os = "linux")]
+mod shielded;
 mod step;
 #[cfg(target_os = "linux")]
 mod stress;

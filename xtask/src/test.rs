@@ -254,6 +254,8 @@ pub fn run(args: &TestArgs) -> Result<u8> {
         return Ok(0);
     }
     let started = Instant::now();
+    #[cfg(target_os = "linux")]
+    let _in_threads = crate::shielded::EndsInThreads::new();
     let run = TestRun {
         args,
         checks: &checks,

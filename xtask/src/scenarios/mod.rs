@@ -28,6 +28,7 @@ use tool::{Report, Running, Source, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, StorageClaim, World};
 
+use crate::shielded::processes_are_shielded;
 use crate::step::is_root;
 use crate::vm::dtrace;
 
@@ -160,7 +161,7 @@ impl ScenariosArgs {
                 .collect();
             let done = play(&group, &mut volumes, &tools, early, self.shared_tool);
             for done in sum_up(done) {
-                let done = match done.failed() && tool::processes_are_shielded() {
+                let done = match done.failed() && processes_are_shielded() {
                     true => once_more(done, &mut volumes, &tools),
                     false => done,
                 };

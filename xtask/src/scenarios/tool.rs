@@ -155,14 +155,6 @@ pub fn programs_are_preempted() -> bool {
 /// From this kernel on programs are preempted (docs/how-it-works.md).
 const PREEMPTED: (u32, u32) = (6, 19);
 
-/// Whether not even root may look at the first process. A kernel that is built so, as that of a
-/// sandbox, may also not run BPF programs while one of such processes is on the processor: an event
-/// that an interrupt brings over it is neither seen nor counted (docs/limits.md).
-pub fn processes_are_shielded() -> bool {
-    let program = std::fs::read_link("/proc/1/exe");
-    program.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
 impl Tool {
     /// Starts it and waits until it is attached.
     pub fn start(&self, more: &[&str]) -> Result<Running> {
