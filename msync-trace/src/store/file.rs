@@ -3,13 +3,16 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
+    hash::{DefaultHasher, Hasher},
     io::{self, Read, Seek, SeekFrom, Write},
+    num::NonZero,
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, hooks::Wal};
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig, hooks::Wal};
+use rustix::fs::Advice;
 
 use super::{
     StoreError,
@@ -151,6 +154,7 @@ fn set_aside_log(path: &Path) -> Result<(), StoreError> {
 /// Opens a record to write it. Only for whoever holds the lock.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     guard();
+    see_the_disk(path)?;
     write_log_again(&sibling(path, "-wal"))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).during("open", path)?;
@@ -183,15 +187,27 @@ fn believe_shared_memory(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.commit_hook(Some(move || pages_lost() != before))?;
     connection.wal_hook(Some(move |log: &mut Wal, pages| {
         match pages >= LOG_PAGES && pages_lost() == before {
-            // Some reader may need the log. What else is wrong is met by the next commit.
-            true => log.checkpoint().or(Ok(())),
+            true => log.checkpoint().or_else(unless_read),
             false => Ok(()),
         }
     }))
 }
 
+/// Some reader may need the log. Anything else is taken for a commit that failed, so that the record is
+/// opened anew: a later attempt could not mend the pages that failed, see [`write_log_again`].
+pub(super) fn unless_read(error: rusqlite::Error) -> rusqlite::Result<()> {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Writes a log that is there already once more, the same bytes. A flush that failed left bytes in the
 /// page cache that look as if they were on the disk; SQLite would build on them.
+///
+/// Not over those pages: once a write into new blocks failed, ext4 takes these for written, while they
+/// are marked as unwritten on the disk. Then a later write of the page reaches the blocks, fsync
+/// succeeds, and who reads the disk gets zeros (`mpage_map_buffers` in fs/ext4/inode.c; seen on 6.18).
 fn write_log_again(log: &Path) -> Result<(), StoreError> {
     let file = OpenOptions::new().read(true).write(true).open(log);
     let mut file = match file {
@@ -199,20 +215,66 @@ fn write_log_again(log: &Path) -> Result<(), StoreError> {
         file => file.during("open", log)?,
     };
     let mut again = || -> io::Result<()> {
-        let mut bytes = vec![0; 1 << 20];
-        let mut at = 0;
-        loop {
+        // What cannot be written now is met below.
+        let _ = file.sync_all();
+        let mut written = DefaultHasher::new();
+        for_each_piece(&mut file, |file, at, bytes| {
+            drop_pages(file, at, bytes.len())?;
             file.seek(SeekFrom::Start(at))?;
-            let length = file.read(&mut bytes)?;
-            if length == 0 {
-                return file.sync_all();
-            }
-            file.seek(SeekFrom::Start(at))?;
-            file.write_all(&bytes[..length])?;
-            at += length as u64;
+            file.write_all(bytes)?;
+            written.write(bytes);
+            Ok(())
+        })?;
+        file.sync_all()?;
+        let mut read = DefaultHasher::new();
+        drop_pages(&file, 0, 0)?;
+        for_each_piece(&mut file, |_, _, bytes| {
+            read.write(bytes);
+            Ok(())
+        })?;
+        match read.finish() == written.finish() {
+            true => Ok(()),
+            false => Err(io::Error::other(
+                "the disk has other bytes than were written",
+            )),
         }
     };
     again().during("write", log)
+}
+
+/// Bytes looked at at a time; no piece of the page cache is larger, or lies in two of them.
+const PIECE: u64 = 4 << 20;
+
+fn for_each_piece(
+    file: &mut File,
+    mut each: impl FnMut(&mut File, u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    loop {
+        bytes.clear();
+        file.seek(SeekFrom::Start(at))?;
+        (&*file).take(PIECE).read_to_end(&mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        each(file, at, &bytes)?;
+        at += bytes.len() as u64;
+    }
+}
+
+/// What the page cache has of a record beyond what the disk has is gone: the log has it. See
+/// [`write_log_again`].
+fn see_the_disk(path: &Path) -> Result<(), StoreError> {
+    let file = File::open(path).during("open", path)?;
+    let _ = file.sync_all();
+    drop_pages(&file, 0, 0).during("read", path)
+}
+
+/// Takes clean pages of a file out of the page cache; a length of 0 means up to its end.
+fn drop_pages(file: &File, at: u64, length: usize) -> io::Result<()> {
+    let length = NonZero::new(length as u64);
+    Ok(rustix::fs::fadvise(file, at, length, Advice::DontNeed)?)
 }
 
 /// Where the filesystem of a file is mounted, as far as device numbers tell; `None` if its folder cannot

@@ -616,8 +616,11 @@ impl Writer {
         match self.retention.look(writing, now) {
             Ok(None) => {}
             Ok(Some(message)) => self.shared.say(&message),
-            // What came is stored all the same; the next batch meets what is wrong with the disk.
-            Err(error) => log::warn!("{error}"),
+            // What came is stored all the same; the next batch opens the record anew.
+            Err(error) => {
+                log::warn!("{error}");
+                self.writing = None;
+            }
         }
     }
 

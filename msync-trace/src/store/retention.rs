@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::{
     StoreError,
     error::While,
-    file::sibling,
+    file::{sibling, unless_read},
     write::{SLICE, Writing},
 };
 use crate::schema::WallTime;
@@ -170,7 +170,7 @@ impl Retention {
         let log = LOG.min(most / 8);
         // What comes with one batch, and what deleting writes, goes into the log as well.
         let room = most - 3 * log;
-        empty_log(writing, log);
+        empty_log(writing, log)?;
         let path = writing.path().to_owned();
         if used(writing.connection()).during("read", &path)? <= room {
             return give_back(writing, log, until).map(|()| None);
@@ -216,18 +216,21 @@ fn give_back(writing: &mut Writing, log: u64, until: Instant) -> Result<(), Stor
         let vacuum = format!("PRAGMA incremental_vacuum({PAGES})");
         let vacuumed = writing.connection().execute_batch(&vacuum);
         vacuumed.during("shrink", &path)?;
-        empty_log(writing, log);
+        empty_log(writing, log)?;
     }
     Ok(())
 }
 
 /// Not while somebody reads: then it is emptied later.
-fn empty_log(writing: &mut Writing, larger_than: u64) {
-    let log = fs::metadata(sibling(writing.path(), "-wal"));
+fn empty_log(writing: &mut Writing, larger_than: u64) -> Result<(), StoreError> {
+    let path = writing.path().to_owned();
+    let log = fs::metadata(sibling(&path, "-wal"));
     if log.is_ok_and(|log| log.len() > larger_than) {
         let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-        let _ = writing.connection().query_row(checkpoint, [], |_| Ok(()));
+        let emptied = writing.connection().query_row(checkpoint, [], |_| Ok(()));
+        emptied.or_else(unless_read).during("shrink", &path)?;
     }
+    Ok(())
 }
 
 /// Deletes step by step as long as there is something and more is wanted; whether that is over.

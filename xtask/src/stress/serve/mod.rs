@@ -247,7 +247,7 @@ impl World {
 
     fn round(&mut self, trouble: Trouble) -> Result<()> {
         let filler = self.json.path().join("filler");
-        let complaints = self.complaints();
+        let (complaints, mended) = (self.complaints(), self.mended());
         match trouble {
             Trouble::JsonFull => self.json.fill(&filler)?,
             Trouble::CommandFails => self.command_does("fails")?,
@@ -284,10 +284,20 @@ impl World {
         self.wait(
             "all incidents are in the JSON lines and in the store",
             |world| {
-                outputs::newest_lines_have(world.json.path(), LINES, &storm.paths)
+                // Before that a reader can see rows of a commit that failed.
+                (trouble != Trouble::StoreFails || world.mended() > mended)
+                    && outputs::newest_lines_have(world.json.path(), LINES, &storm.paths)
                     && outputs::store_has(&world.store(), &storm.paths)
             },
         )?;
+        if trouble == Trouble::StoreFails {
+            // Not only in the page cache.
+            fs::write("/proc/sys/vm/drop_caches", "1")?;
+            ensure!(
+                outputs::store_has(&self.store(), &storm.paths),
+                "what was said to be stored is not on the disk"
+            );
+        }
         drop(slow);
         self.expected.extend(storm.paths.iter().cloned());
         self.lossy.heal()?;
@@ -321,6 +331,11 @@ impl World {
         let said = self.said();
         let times = |what| said.matches(what).count();
         times("the output json fails") + times("tracing goes on")
+    }
+
+    /// How often the store said that it can be written again.
+    fn mended(&self) -> usize {
+        self.said().matches("can be written again").count()
     }
 
     /// What logrotate does with the file that is being written.
@@ -384,11 +399,14 @@ impl World {
         ];
         let mut all = Found::default();
         for (name, one) in &found {
-            let missing = one.missing(expected);
+            let missing: Vec<_> = one.missing(expected).collect();
             ensure!(
-                missing == 0,
-                "{missing} of {} incidents are not in {name}",
-                expected.len()
+                missing.is_empty(),
+                "{} of {} incidents are not in {name}, from {:?} to {:?}",
+                missing.len(),
+                expected.len(),
+                missing.first(),
+                missing.last()
             );
             all.add(one);
         }

@@ -41,9 +41,9 @@ impl Found {
         self.0.len()
     }
 
-    /// How many of these files have none.
-    pub fn missing(&self, expected: &BTreeSet<String>) -> usize {
-        expected.iter().filter(|path| !self.has(path)).count()
+    /// Those of these files that have none.
+    pub fn missing<'a>(&self, expected: &'a BTreeSet<String>) -> impl Iterator<Item = &'a String> {
+        expected.iter().filter(|path| !self.has(path))
     }
 
     /// How many incidents came more than once.
