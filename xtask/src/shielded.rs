@@ -5,10 +5,10 @@
 use std::{fs, io};
 
 use crate::step::progress;
-use libc::{SCHED_FIFO, SCHED_OTHER, c_int, sched_param, sched_setscheduler};
+use libc::{SCHED_FIFO, SCHED_OTHER, c_int, sched_getscheduler, sched_param, sched_setscheduler};
 
 /// Whether not even root may look at the first process.
-pub fn processes_are_shielded() -> bool {
+fn processes_are_shielded() -> bool {
     let program = fs::read_link("/proc/1/exe");
     program.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
@@ -29,7 +29,8 @@ impl EndsInThreads {
         let raised = threads.filter_map(|entry| {
             let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
             let id = entry.file_name().to_str()?.parse().ok()?;
-            (comm.starts_with("ksoftirqd/") && schedule(id, SCHED_FIFO, 1)).then_some(id)
+            (comm.starts_with("ksoftirqd/") && is_usual(id) && schedule(id, SCHED_FIFO, 1))
+                .then_some(id)
         });
         let raised: Vec<c_int> = raised.collect();
         if !raised.is_empty() {
@@ -45,6 +46,12 @@ impl Drop for EndsInThreads {
             schedule(*id, SCHED_OTHER, 0);
         }
     }
+}
+
+/// Nobody else has raised it, who lowers it too.
+fn is_usual(thread: c_int) -> bool {
+    // SAFETY: no memory is involved.
+    unsafe { sched_getscheduler(thread) == SCHED_OTHER }
 }
 
 fn schedule(thread: c_int, policy: c_int, priority: c_int) -> bool {

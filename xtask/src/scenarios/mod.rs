@@ -28,7 +28,7 @@ use tool::{Report, Running, Source, Tool};
 use volume::{Kind, Sight, Volume};
 use world::{Skip, StorageClaim, World};
 
-use crate::shielded::processes_are_shielded;
+use crate::shielded::EndsInThreads;
 use crate::step::is_root;
 use crate::vm::dtrace;
 
@@ -143,6 +143,7 @@ impl ScenariosArgs {
         // Before msync-trace starts: it notices modules that come later, which is a story of its own.
         crate::faults::load_modules();
         crate::faults::private_mounts()?;
+        let _in_threads = EndsInThreads::new();
         let scratch = tempfile::tempdir()?;
         let mut early = tools
             .first()
@@ -161,12 +162,8 @@ impl ScenariosArgs {
                 .collect();
             let done = play(&group, &mut volumes, &tools, early, self.shared_tool);
             for done in sum_up(done) {
-                let done = match done.failed() && processes_are_shielded() {
-                    true => once_more(done, &mut volumes, &tools),
-                    false => done,
-                };
                 count.add(&done);
-                if self.verbose || done.played_again || done.result.is_err() {
+                if self.verbose || done.result.is_err() {
                     let lines = done.notes.iter().flat_map(|note| note.lines());
                     lines.for_each(|line| println!("    {line}"));
                 }
@@ -399,36 +396,6 @@ struct Done {
     notes: Vec<String>,
     /// Without the time that the tool took to start, if it is shared.
     took: Duration,
-    /// It failed before, see [`once_more`].
-    played_again: bool,
-}
-
-impl Done {
-    fn failed(&self) -> bool {
-        matches!(&self.result, Err(error) if !error.is::<Skip>())
-    }
-}
-
-/// Plays a story that failed again, on its own, where the kernel keeps programs from seeing what
-/// comes over some processes: an interrupt there may have brought the end of just the write that the
-/// story is about. What is wrong in msync-trace fails again.
-fn once_more(failed: Done, volumes: &mut Volumes, tools: &[Tool]) -> Done {
-    let Err(reason) = &failed.result else {
-        return failed;
-    };
-    let why = format!("played again, for processes are shielded here; at first: {reason:#}");
-    let story = Story {
-        play: plays(tools) + 1,
-        ..failed.story
-    };
-    match play(&[story], volumes, tools, None, false).pop() {
-        Some(mut done) => {
-            done.notes.insert(0, why);
-            done.played_again = true;
-            done
-        }
-        None => failed,
-    }
 }
 
 /// What a scenario left behind.
@@ -501,7 +468,6 @@ fn play(
                 result,
                 notes: played.notes,
                 took: played.took,
-                played_again: false,
             }
         })
         .collect()
@@ -643,7 +609,6 @@ mod tests {
                 Some(_) => Err(anyhow::anyhow!("0 incidents").context("by ebpf")),
             },
             notes: Vec::new(),
-            played_again: false,
             took: Duration::ZERO,
         });
         let mut stories = sum_up(plays.collect());

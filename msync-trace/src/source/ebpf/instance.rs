@@ -892,7 +892,6 @@ fn load(program: &mut Program, way: &Way, btf: Option<&AyaBtf>) -> Result<(), Pr
     }
 }
 
-/// What a thread came back with; its panic goes on here.
 /// Both have the kernel's types, of 15 MiB, in aya's form: the loader, which needs none, gives its
 /// own back before those for functions are read.
 fn loader_and_types(wants_functions: bool) -> (EbpfLoader<'static>, Option<AyaBtf>) {
@@ -902,6 +901,7 @@ fn loader_and_types(wants_functions: bool) -> (EbpfLoader<'static>, Option<AyaBt
     (loader, types.and_then(Result::ok))
 }
 
+/// What a thread came back with; its panic goes on here.
 fn joined<T>(thread: JoinHandle<T>) -> T {
     thread
         .join()
