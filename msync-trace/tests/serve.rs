@@ -2,6 +2,8 @@
 //! are stuck. Needs root, a loop device, mkfs and eBPF; says SKIPPED and why where they are missing.
 #![cfg(target_os = "linux")]
 
+mod journal_entry;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -17,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use journal_entry::{Fields, fields};
 use msync_trace::check::scratch::{Loss, LossKind, Scratch, ScratchError, ScratchFs};
 use serde_json::Value;
 
@@ -784,8 +787,6 @@ fn journald() -> UnixDatagram {
     journald
 }
 
-type Fields = Vec<(String, Vec<u8>)>;
-
 /// The next entry about an incident.
 fn incident_entry(journald: &UnixDatagram) -> Fields {
     let mut buffer = vec![0; 1 << 20];
@@ -797,24 +798,4 @@ fn incident_entry(journald: &UnixDatagram) -> Fields {
             return fields;
         }
     }
-}
-
-/// As journald takes an entry apart.
-fn fields(mut entry: &[u8]) -> Fields {
-    let mut fields = Vec::new();
-    while !entry.is_empty() {
-        let end = entry.iter().position(|b| b"=\n".contains(b)).unwrap();
-        let name = String::from_utf8(entry[..end].to_vec()).unwrap();
-        let rest = &entry[end + 1..];
-        let (value, after) = match entry[end] {
-            b'=' => rest.split_at(rest.iter().position(|b| *b == b'\n').unwrap()),
-            _ => {
-                let (len, rest) = rest.split_at(8);
-                rest.split_at(u64::from_le_bytes(len.try_into().unwrap()) as usize)
-            }
-        };
-        fields.push((name, value.to_vec()));
-        entry = after.strip_prefix(b"\n").unwrap();
-    }
-    fields
 }

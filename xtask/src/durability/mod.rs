@@ -16,7 +16,7 @@ use crate::scenarios::{
     volume::{Kind, Sight, Volume},
     world::Skip,
 };
-use crate::step::is_root;
+use crate::{shielded::EndsInThreads, step::is_root};
 use cases::{CASES, Place};
 
 /// Kill what writes a record, cut its power, make its disk fail, and look what is left
@@ -75,6 +75,7 @@ pub fn run(args: &DurabilityArgs) -> Result<u8> {
     }
     crate::faults::load_modules();
     crate::faults::private_mounts()?;
+    let _in_threads = EndsInThreads::new();
     let scratch = tempfile::tempdir()?;
     let mut count = [0; 3];
     let mut played = |name: &str, play: &mut dyn FnMut() -> Result<String>| {

@@ -12,7 +12,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::step::is_root;
+use crate::{shielded::EndsInThreads, step::is_root};
 use cases::{CASES, Size};
 
 /// Put msync-trace under stress on this kernel, and hold it to what must be true then
@@ -64,6 +64,7 @@ pub fn run(args: &StressArgs) -> Result<u8> {
             .output();
     }
     crate::faults::private_mounts()?;
+    let _in_threads = EndsInThreads::new();
     let mut size = if args.quick { Size::QUICK } else { Size::FULL };
     if let Some(minutes) = args.minutes {
         size.serve_seconds = 60 * minutes;

@@ -5,11 +5,16 @@ use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
 };
 
+use journal_entry::fields;
+
 use super::*;
 use crate::{
     model::{Errno, FileSystemId, FileView, InodeKey, MonoTime},
     schema::{Clock, Head, WallTime, from_line},
 };
+
+#[path = "../../../tests/journal_entry/mod.rs"]
+mod journal_entry;
 
 fn record(path: &[u8]) -> Record {
     let clock = Clock::new(MonoTime(0), WallTime(0));
@@ -33,27 +38,6 @@ fn record(path: &[u8]) -> Record {
             },
         }),
     }
-}
-
-/// As journald reads it.
-fn fields(mut entry: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let mut fields = Vec::new();
-    while !entry.is_empty() {
-        let end = entry.iter().position(|b| b"=\n".contains(b)).unwrap();
-        let name = String::from_utf8(entry[..end].to_vec()).unwrap();
-        let rest = &entry[end + 1..];
-        let (value, after) = match entry[end] {
-            b'=' => rest.split_at(rest.iter().position(|b| *b == b'\n').unwrap()),
-            _ => {
-                let (len, rest) = rest.split_at(8);
-                let len = u64::from_le_bytes(len.try_into().unwrap()) as usize;
-                rest.split_at(len)
-            }
-        };
-        fields.push((name, value.to_vec()));
-        entry = after.strip_prefix(b"\n").unwrap();
-    }
-    fields
 }
 
 fn value<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> &'a [u8] {

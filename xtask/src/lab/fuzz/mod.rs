@@ -21,6 +21,7 @@ use crate::scenarios::disk::Below;
 use crate::scenarios::tool::{Report, Source, Tool};
 use crate::scenarios::volume::{Kind, Sight, Volume};
 use crate::scenarios::world::Skip;
+use crate::shielded::EndsInThreads;
 use crate::step::is_root;
 use action::{Action, generate};
 use case::Case;
@@ -124,7 +125,7 @@ fn kind(name: &str) -> Result<Kind, String> {
 /// Runs programs, prints a line per file system; exit status 1 if one failed.
 pub fn fuzz(args: &FuzzArgs) -> Result<u8> {
     let tool = args.tool.tool()?;
-    let scratch = prepare()?;
+    let (scratch, _in_threads) = prepare()?;
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| paths::target().join("lab/failures"));
     let [mut passed, mut failed, mut skipped] = [0; 3];
@@ -166,7 +167,8 @@ pub fn fuzz(args: &FuzzArgs) -> Result<u8> {
 
 /// Plays one case again; exit status 1 if it fails.
 pub fn replay(args: &ReplayArgs) -> Result<u8> {
-    let (case, tool, scratch) = (Case::load(&args.file)?, args.tool.tool()?, prepare()?);
+    let (case, tool) = (Case::load(&args.file)?, args.tool.tool()?);
+    let (scratch, _in_threads) = prepare()?;
     let lab = Lab::of(&case, &tool, scratch.path())?;
     let round = lab.one(&case.actions)?;
     if args.verbose {
@@ -183,7 +185,8 @@ pub fn replay(args: &ReplayArgs) -> Result<u8> {
 
 /// Shrinks one case; an error if it does not fail.
 pub fn shrink(args: &ShrinkArgs) -> Result<u8> {
-    let (case, tool, scratch) = (Case::load(&args.file)?, args.tool.tool()?, prepare()?);
+    let (case, tool) = (Case::load(&args.file)?, args.tool.tool()?);
+    let (scratch, _in_threads) = prepare()?;
     let lab = Lab::of(&case, &tool, scratch.path())?;
     if lab.one(&case.actions)?.verdict.good() {
         bail!("{} does not fail here", args.file.display());
@@ -204,13 +207,13 @@ pub fn shrink(args: &ShrinkArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// What everything here needs: root, mounts of our own, and a folder.
-fn prepare() -> Result<tempfile::TempDir> {
+/// What everything here needs: root, mounts of our own, a folder, and a kernel that shows every end.
+fn prepare() -> Result<(tempfile::TempDir, EndsInThreads)> {
     if !is_root() {
         bail!("the fuzzer mounts file systems: run as root");
     }
     crate::faults::private_mounts()?;
-    Ok(tempfile::tempdir()?)
+    Ok((tempfile::tempdir()?, EndsInThreads::new()))
 }
 
 /// A file system, and the tool to test on it.

@@ -22,12 +22,14 @@ use super::{
     disk::{Disk, run, spoil},
     sync_loops::Mapping,
 };
-use crate::{daemon::Daemon, faults::BLOCK, http};
+use crate::{daemon::Daemon, faults::BLOCK, http, step::progress};
 use cgroup::Cgroup;
 use outputs::{Found, Journal};
 
 /// What the packaged unit allows.
 const MEMORY: u64 = 64 << 20;
+/// How often it says how far it is.
+const SAID_EVERY: Duration = Duration::from_secs(30);
 /// How long a loss may take to be told.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How much may be resident while nothing happens, MiB, with all outputs on. 6 of them are the rings of
@@ -99,24 +101,11 @@ pub fn play(program: &Path, size: Size) -> Result<String> {
     world.start()?;
     world.idle = world.resident_when_idle()?;
     let began = Instant::now();
-    let mut rounds = 0;
-    while began.elapsed() < time.mul_f64(0.6) {
-        let trouble = TROUBLES[rounds % TROUBLES.len()];
-        world
-            .round(trouble)
-            .with_context(|| format!("round {rounds}, {trouble:?}"))?;
-        rounds += 1;
-    }
+    world.rounds_until(began + time.mul_f64(0.6), &TROUBLES)?;
     // From here on one process.
     world.resident_of_one = world.resident.len();
-    while began.elapsed() < time {
-        let trouble = TROUBLES_OF_ONE[rounds % TROUBLES_OF_ONE.len()];
-        world
-            .round(trouble)
-            .with_context(|| format!("round {rounds}, {trouble:?}"))?;
-        rounds += 1;
-    }
-    world.end(rounds)
+    world.rounds_until(began + time, &TROUBLES_OF_ONE)?;
+    world.end()
 }
 
 /// All that there is. What is dropped first stands first.
@@ -243,6 +232,26 @@ impl World {
 
     fn said(&self) -> String {
         fs::read_to_string(self.at("log")).unwrap_or_default()
+    }
+
+    fn rounds_until(&mut self, end: Instant, troubles: &[Trouble]) -> Result<()> {
+        let mut said = Instant::now();
+        while Instant::now() < end {
+            let round = self.resident.len();
+            let trouble = troubles[round % troubles.len()];
+            self.round(trouble)
+                .with_context(|| format!("round {round}, {trouble:?}"))?;
+            if said.elapsed() > SAID_EVERY {
+                said = Instant::now();
+                progress(&format!(
+                    "serve: {} rounds, {} starts, {} losses, all told",
+                    round + 1,
+                    self.starts,
+                    self.expected.len()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn round(&mut self, trouble: Trouble) -> Result<()> {
@@ -386,7 +395,7 @@ impl World {
     }
 
     /// Holds every output to what happened.
-    fn end(&mut self, rounds: usize) -> Result<String> {
+    fn end(&mut self) -> Result<String> {
         self.stop()?;
         run(Command::new(&self.program).arg("detach"))?;
         let expected = &self.expected;
@@ -431,10 +440,11 @@ impl World {
         };
         let most = self.resident.iter().copied().fold(0.0, f64::max);
         Ok(format!(
-            "{rounds} rounds, {} starts, {} losses, all in JSON lines ({files} files), journal and \
+            "{} rounds, {} starts, {} losses, all in JSON lines ({files} files), journal and \
              store, {again} told again with the same number, {} by the command; resident when idle: \
              {:.1} MiB, after a round at most {most:.1} MiB, of one process in its second and its last \
              quarter {grew}",
+            self.resident.len(),
             self.starts,
             expected.len(),
             commands.len(),
