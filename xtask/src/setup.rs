@@ -343,10 +343,22 @@ const TOOLS: &[Tool] = &[
     ),
     tool(Group::Dist, "strip", "binutils", "makes programs smaller"),
     tool(
+        Group::Dist,
+        "rpmbuild",
+        "rpm",
+        "makes a package for Fedora and others",
+    ),
+    tool(
         Group::Packaging,
         "lintian",
         "lintian",
         "checks a Debian package",
+    ),
+    tool(
+        Group::Packaging,
+        "rpmlint",
+        "rpmlint",
+        "checks a package for Fedora and others",
     ),
     tool(
         Group::Packaging,

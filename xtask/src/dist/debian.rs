@@ -14,7 +14,6 @@ use crate::paths;
 /// Of the packaging: raised when it changes and the version of the program does not.
 const REVISION: u32 = 1;
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
-const DOC: &str = "usr/share/doc/msync-trace";
 
 /// Makes it below `folder`, of this program; where it is.
 pub fn package(folder: &Path, program: &Path) -> Result<PathBuf> {
@@ -23,9 +22,11 @@ pub fn package(folder: &Path, program: &Path) -> Result<PathBuf> {
     for file in tree::files(folder, program)? {
         file.put_below(&root)?;
     }
+    let copyright = fs::read(template("copyright"))?;
+    tree::write(&root.join(tree::DOC).join("copyright"), &copyright, 0o644)?;
     let version = format!("{VERSION}-{REVISION}");
     let changes = changelog(&version)?;
-    let to = root.join(DOC).join("changelog.Debian.gz");
+    let to = root.join(tree::DOC).join("changelog.Debian.gz");
     tree::write(&to, &tree::gzip(changes.as_bytes())?, 0o644)?;
     let architecture = architecture()?;
     control(&root, &version, &architecture)?;

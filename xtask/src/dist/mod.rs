@@ -1,8 +1,9 @@
-//! `cargo xtask dist`: what is given to others: a static program, a Debian package, man pages and
-//! completions, below target/dist.
+//! `cargo xtask dist`: what is given to others: a static program, packages, man pages and completions,
+//! below target/dist.
 
 mod debian;
 mod licences;
+mod rpm;
 mod tree;
 
 use std::{
@@ -20,10 +21,10 @@ use crate::{
     step::{Step, progress},
 };
 
-/// Make what is given to others: static program, Debian package, man pages, completions
+/// Make what is given to others: static program, packages, man pages, completions
 ///
-/// Below target/dist: `msync-trace` (needs no library), the same with its pages as .tar.gz, a package
-/// for this release of Debian and later ones, SHA256SUMS.
+/// Below target/dist: `msync-trace` (needs no library), the same with its pages as .tar.gz and as .rpm,
+/// a package for this release of Debian and later ones, SHA256SUMS.
 #[derive(Args)]
 pub struct DistArgs {}
 
@@ -33,6 +34,8 @@ pub struct Made {
     pub program: PathBuf,
     /// The Debian package.
     pub package: PathBuf,
+    /// The package for Fedora and others.
+    pub rpm: PathBuf,
 }
 
 /// Makes everything; the exit status of this process.
@@ -62,10 +65,15 @@ pub fn make() -> Result<Made> {
     let notices = folder.join("third-party-licences.txt");
     fs::write(&notices, licences::all()?)?;
     let package = debian::package(&folder, &dynamic)?;
+    let rpm = rpm::package(&folder, &program)?;
     archive(&folder, &program)?;
     fs::remove_file(&dynamic)?;
     sums(&folder)?;
-    Ok(Made { program, package })
+    Ok(Made {
+        program,
+        package,
+        rpm,
+    })
 }
 
 /// Only the last step, the linking, differs from the usual release build: all that is compiled is
@@ -132,7 +140,10 @@ fn archive(folder: &Path, program: &Path) -> Result<()> {
     let name = format!("msync-trace-{VERSION}-{}-linux", std::env::consts::ARCH);
     let stage = tempfile::tempdir_in(paths::target())?;
     let root = stage.path().join(&name);
-    for file in tree::files(folder, program)? {
+    for file in tree::files(folder, program)?
+        .into_iter()
+        .chain(tree::licences(tree::DOC))
+    {
         file.put_below(&root)?;
     }
     let mut tar = Command::new("tar");

@@ -25,9 +25,10 @@ pub struct Installed {
 
 /// Where Debian and others look for units of packages.
 const UNITS: &str = "usr/lib/systemd/system";
-const DOC: &str = "usr/share/doc/msync-trace";
+pub const DOC: &str = "usr/share/doc/msync-trace";
 
-/// All of them; `made` has what `dist` generated.
+/// All of them but for the licence, which each packaging has in a place of its own; `made` has what
+/// `dist` generated.
 pub fn files(made: &Path, program: &Path) -> Result<Vec<Installed>> {
     let packaging = paths::root().join("packaging");
     let plain = |from: PathBuf, to: String| Installed {
@@ -46,10 +47,6 @@ pub fn files(made: &Path, program: &Path) -> Result<Vec<Installed>> {
         plain(
             packaging.join("msync-trace.toml"),
             "etc/msync-trace/msync-trace.toml".to_owned(),
-        ),
-        plain(
-            packaging.join("debian/copyright"),
-            format!("{DOC}/copyright"),
         ),
     ];
     for unit in ["msync-trace.service", "msync-trace.socket"] {
@@ -82,6 +79,18 @@ pub fn files(made: &Path, program: &Path) -> Result<Vec<Installed>> {
     files.extend(documents()?);
     files.extend(examples(&packaging)?);
     Ok(files)
+}
+
+/// The texts of the licence.
+pub fn licences(folder: &str) -> impl Iterator<Item = Installed> {
+    ["LICENSE-APACHE", "LICENSE-MIT"]
+        .map(|name| Installed {
+            from: paths::root().join(name),
+            to: Path::new(folder).join(name),
+            mode: 0o644,
+            packed: false,
+        })
+        .into_iter()
 }
 
 fn packed(from: PathBuf, folder: &str) -> Result<Installed> {

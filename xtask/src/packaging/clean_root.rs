@@ -1,29 +1,29 @@
-//! The package in a clean Debian: installed, used, removed (`clean_root.sh`).
+//! The packages in a clean Debian: installed, used, removed (`clean_root.sh`).
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::Result;
 
 use super::{root, script::ScriptOutput};
-use crate::{paths, step::Step, tally::Tally};
+use crate::{dist::Made, paths, step::Step, tally::Tally};
 
 const SCRIPT: &str = include_str!("clean_root.sh");
-/// Beside what every Debian has: what completes and shows man pages, and what selftest makes its
-/// scratch disk with.
-const INCLUDE: &str = "bash-completion,e2fsprogs,fish,man-db,mount,zsh";
-const MADE: &str = "usr/bin/fish";
+/// Beside what every Debian has: what completes and shows man pages, what selftest makes its scratch disk
+/// with, and the other kind of packages.
+const INCLUDE: &str = "bash-completion,e2fsprogs,fish,man-db,mount,rpm,zsh";
+const MADE: &str = "usr/bin/rpm";
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// All tests of the package.
-pub fn run(package: &Path) -> Result<Tally> {
-    let root = root::cached("clean-root", INCLUDE, MADE)?;
+/// All tests of the packages.
+pub fn run(made: &Made) -> Result<Tally> {
+    let root = root::cached("clean-root", &root::codename()?, INCLUDE, MADE)?;
     let folder = tempfile::tempdir()?;
     let script = folder.path().join("clean_root.sh");
     fs::write(&script, SCRIPT)?;
     let mut unshare = Command::new("unshare");
     unshare
         .args(["--mount", "--propagation", "private", "bash"])
-        .args([&script, &root, package]);
+        .args([&script, &root, &made.package, &made.rpm]);
     let log = paths::log("clean-root");
     let mut step = Step::new("clean-root", unshare, log.clone());
     step.deadline = DEADLINE;

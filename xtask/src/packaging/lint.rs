@@ -1,14 +1,15 @@
-//! The static program and the package by themselves.
+//! The static program and the packages by themselves.
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
 use super::Tests;
-use crate::dist::Made;
+use crate::{dist::Made, paths};
 
 pub fn run(tests: &mut Tests, made: &Made) {
     tests.test("lintian", || lintian(&made.package));
+    tests.test("rpmlint", || rpmlint(&made.rpm));
     tests.test("the static program needs no library", || {
         runs_alone(&made.program)
     });
@@ -24,6 +25,22 @@ fn lintian(package: &Path) -> Result<()> {
     ensure!(
         output.status.success(),
         "lintian says:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Errors and warnings fail, but for those that our settings name with a reason.
+fn rpmlint(package: &Path) -> Result<()> {
+    let settings = paths::root().join("packaging/rpm/rpmlint.toml");
+    let output = Command::new("rpmlint")
+        .args(["--strict", "--config"])
+        .args([&settings, package])
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "rpmlint says:\n{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );

@@ -1,5 +1,5 @@
-//! The step `packaging`: what is given to others holds what it promises. Units are rated, the package
-//! is looked at, installed, and booted with systemd.
+//! The step `packaging`: what is given to others holds what it promises. Units are rated, the packages
+//! are looked at, installed, and booted with systemd.
 
 mod booted;
 mod clean_root;
@@ -34,11 +34,11 @@ pub fn run(guests: bool) -> Result<Tally> {
     lint::run(&mut tests, &made);
     let mut tally = tests.0;
     tally.add(match is_root() {
-        true => clean_root::run(&made.package)?,
+        true => clean_root::run(&made)?,
         false => Tally::one_skipped("packaging: clean root: not root"),
     });
     tally.add(match guests {
-        true => booted::run(&made.package)?,
+        true => booted::run(&made, None)?,
         false => Tally::one_skipped("packaging: booted: --no-vm"),
     });
     Ok(tally)

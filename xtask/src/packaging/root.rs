@@ -6,11 +6,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{paths, step::Step, vm::kernels};
 
-/// The smallest Debian with these packages besides, made if it is not in the cache yet. It is only read.
-/// `made` is a file that one of them brings.
-pub fn cached(name: &str, include: &str, made: &str) -> Result<PathBuf> {
-    let codename = codename()?;
-    let root = paths::vm_cache().join(format!("{name}-{codename}"));
+/// The smallest Debian of a release with these packages besides, made if it is not in the cache yet. It is
+/// only read. `made` is a file that one of them brings.
+pub fn cached(name: &str, release: &str, include: &str, made: &str) -> Result<PathBuf> {
+    let root = paths::vm_cache().join(format!("{name}-{release}"));
     if root.join(made).is_file() {
         return Ok(root);
     }
@@ -25,7 +24,7 @@ pub fn cached(name: &str, include: &str, made: &str) -> Result<PathBuf> {
     mmdebstrap
         .args(["--mode=root", "--variant=minbase", "--format=directory"])
         .arg(format!("--include={include}"))
-        .arg(&codename)
+        .arg(release)
         .arg(&unfinished)
         .arg(kernels::main_mirror()?);
     let step = format!("mmdebstrap-{name}");
@@ -36,7 +35,7 @@ pub fn cached(name: &str, include: &str, made: &str) -> Result<PathBuf> {
 }
 
 /// The release that this machine has: its libraries are those that the program was linked with.
-fn codename() -> Result<String> {
+pub fn codename() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release")?;
     let mut lines = release.lines();
     let name = lines

@@ -1,4 +1,4 @@
-//! What the guest is made of: a disk with Debian, the package and the test, and a small initramfs that
+//! What the guest is made of: a disk with Debian, the packages and the test, and a small initramfs that
 //! knows how to reach the disk.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
+    dist::Made,
     packaging::root,
     paths,
     step::Step,
@@ -18,10 +19,10 @@ use crate::{
     vm::{guest::quote, kernels::Guest},
 };
 
-/// Beside what every Debian has: the init, what selftest makes its scratch disk with, and what loads
-/// modules.
-const INCLUDE: &str = "e2fsprogs,kmod,mount,systemd-sysv";
-const MADE: &str = "usr/bin/systemd-analyze";
+/// Beside what every Debian has: the init, what selftest makes its scratch disk with, what loads modules,
+/// and the other kind of packages.
+const INCLUDE: &str = "e2fsprogs,kmod,mount,rpm,systemd-sysv";
+const MADE: &str = "usr/bin/rpm";
 
 const MAKE_DISK: &str = include_str!("image.sh");
 const INIT: &str = include_str!("init.sh");
@@ -37,21 +38,23 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Makes both below `folder`, with this package installed.
-    pub fn make(guest: &Guest, package: &Path, folder: &Path) -> Result<Self> {
+    /// Makes both below `folder`, with this release of Debian and our package installed.
+    pub fn make(guest: &Guest, release: &str, made: &Made, folder: &Path) -> Result<Self> {
         Ok(Self {
-            disk: disk(guest, package, folder)?,
+            disk: disk(guest, release, made, folder)?,
             initramfs: initramfs(guest, folder)?,
         })
     }
 }
 
-fn disk(guest: &Guest, package: &Path, folder: &Path) -> Result<PathBuf> {
-    let root = root::cached("booted-root", INCLUDE, MADE)?;
+fn disk(guest: &Guest, release: &str, made: &Made, folder: &Path) -> Result<PathBuf> {
+    let root = root::cached("booted-root", release, INCLUDE, MADE)?;
     let files = folder.join("files");
     fs::create_dir(&files)?;
     fs::write(files.join("inside.sh"), INSIDE)?;
     fs::write(files.join("booted.service"), SERVICE)?;
+    fs::copy(&made.package, files.join("package.deb"))?;
+    fs::copy(&made.rpm, files.join("package.rpm"))?;
     fs::copy(
         test::example("fails_on_command")?,
         files.join("fails_on_command"),
@@ -62,8 +65,7 @@ fn disk(guest: &Guest, package: &Path, folder: &Path) -> Result<PathBuf> {
     let mut unshare = Command::new("unshare");
     unshare
         .args(["--mount", "--propagation", "private", "bash"])
-        .args([&script, &root, package])
-        .args([&modules(guest), &files, &disk]);
+        .args([&script, &root, &modules(guest), &files, &disk]);
     Step::new("booted-disk", unshare, paths::log("booted-disk")).must()?;
     Ok(disk)
 }

@@ -1,9 +1,9 @@
 # Makes a disk to boot: a clean Debian with the package installed, the kernel's modules and the test. Runs
 # in a mount namespace of its own, with everything that is written in memory but for the disk.
-# $1: the root, which is only read; $2: the package; $3: the folder of the kernel's modules; $4: a folder
-# of files for the guest's /opt/booted; $5: the disk.
+# $1: the root, which is only read; $2: the folder of the kernel's modules; $3: a folder of files for the
+# guest's /opt/booted, package.deb among them; $4: the disk.
 set -eu
-base=$1 package=$2 modules=$3 files=$4 disk=$5
+base=$1 modules=$2 files=$3 disk=$4
 
 mount -t tmpfs none /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -11,7 +11,6 @@ mount -t overlay overlay -o "lowerdir=$base,upperdir=/mnt/upper,workdir=/mnt/wor
 cd /mnt/root
 mkdir -p opt/booted etc/systemd/system/multi-user.target.wants
 cp "$files"/* opt/booted
-cp "$package" opt/booted/package.deb
 mv opt/booted/booted.service etc/systemd/system
 ln -s ../booted.service etc/systemd/system/multi-user.target.wants/booted.service
 

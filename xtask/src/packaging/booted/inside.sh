@@ -204,9 +204,26 @@ rm -r "/etc/systemd/system/$unit.d"
 try "purging while it runs" '
     before=$(main) && active && dpkg --purge msync-trace && [ ! -e "/proc/$before" ]'
 # Not the journal, which is the machine's, and not dpkg's own log.
-try "nothing is left behind" '
-    ls -d "$pins" && exit 1
+nothing_is_left() {
+    ls -d "$pins" 2>/dev/null && return 1
     left=$(find / -xdev \( -path /opt/booted -o -path /var/lib/dpkg -o -path /var/log/dpkg.log \) -prune \
         -o -name "*msync-trace*" -print; find /run -path /run/systemd -prune -o -name "*msync-trace*" -print)
-    echo "left: $left"; [ -z "$left" ] && ! systemctl cat "$unit" 2>/dev/null'
+    echo "left: $left"; [ -z "$left" ] && ! systemctl cat "$unit" 2>/dev/null
+}
+try "nothing is left behind" nothing_is_left
+
+# The package for Fedora and others, whose scripts talk to systemd on their own. Debian's rpm knows of no
+# installed package, so that it must not look for systemd. Presets decide there, as their releases have it.
+mkdir -p /etc/systemd/system-preset
+echo "disable *" >/etc/systemd/system-preset/99-default.preset
+try "rpm: the package is installed, and not started unasked" '
+    rpm -i --nodeps /opt/booted/package.rpm && ! active && ! systemctl is-enabled "$unit" &&
+        ! systemctl is-enabled msync-trace.socket'
+try "rpm: it is started and enabled" 'systemctl enable --now "$unit" && active && systemctl is-enabled "$unit"'
+between "rpm: upgraded between failure and msync: one incident" '
+    before=$(main); rpm -U --force --nodeps /opt/booted/package.rpm && [ "$(main)" != "$before" ]'
+try "rpm: removed while it runs" '
+    before=$(main) && active && rpm -e msync-trace && [ ! -e "/proc/$before" ] &&
+        [ -s /var/lib/msync-trace/store.db ] && rm -r /var/lib/msync-trace /var/log/msync-trace'
+try "rpm: nothing else is left behind" nothing_is_left
 finish

@@ -1,22 +1,20 @@
-//! The package in a Debian that systemd boots, in a virtual machine: the service starts at boot, survives
+//! The packages in a Debian that systemd boots, in a virtual machine: the service starts at boot, survives
 //! kills, upgrades and its watchdog, and is taken away again (`inside.sh`, which runs in the guest).
 //!
 //! Unlike the other guests this one has a disk and a root of its own, as a machine has.
 
 mod disk;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::script::ScriptOutput;
+use super::{root, script::ScriptOutput};
 use crate::{
-    paths, setup,
+    dist::{self, Made},
+    paths,
+    setup::{self, Group},
     step::{Ending, Step, progress},
     tally::Tally,
     vm::kernels::{self, BOOTED, Guest},
@@ -29,23 +27,21 @@ const BOOT: Duration = Duration::from_secs(180);
 /// From the start of QEMU to the end of the test.
 const DEADLINE: Duration = Duration::from_secs(400);
 
-/// Boot a Debian with a package of ours in a virtual machine, and try the service there
+/// Boot a Debian with our package in a virtual machine, and try the service there
 ///
-/// The step `packaging` of `cargo xtask test` does so with the package that it made.
+/// The step `packaging` of `cargo xtask test` does so with the release that this machine has.
 #[derive(Args)]
-#[command(after_help = "Example:\n  \
-    cargo xtask dist && cargo xtask boot-package target/dist/msync-trace_*_amd64.deb")]
+#[command(after_help = "Example:\n  cargo xtask boot-package --release trixie")]
 pub struct BootPackageArgs {
-    /// The package
-    #[arg(value_name = "FILE.deb")]
-    package: PathBuf,
+    /// The code name of the release [default: this machine's]
+    #[arg(long, value_name = "NAME")]
+    release: Option<String>,
 }
 
-/// Boots it; the exit status of this process.
+/// Makes the packages and boots one; the exit status of this process.
 pub fn run_alone(args: &BootPackageArgs) -> Result<u8> {
-    let package = args.package.canonicalize();
-    let package = package.with_context(|| format!("no package {}", args.package.display()))?;
-    let tally = run(&package)?;
+    setup::ensure(&[Group::Dist, Group::Packaging])?;
+    let tally = run(&dist::make()?, args.release.as_deref())?;
     for failure in &tally.failed {
         progress(&format!("FAIL {failure}"));
     }
@@ -53,8 +49,8 @@ pub fn run_alone(args: &BootPackageArgs) -> Result<u8> {
     Ok(u8::from(!tally.failed.is_empty()))
 }
 
-/// All tests that the guest makes.
-pub fn run(package: &Path) -> Result<Tally> {
+/// All tests that the guest makes, with a Debian of this release or the one that this machine has.
+pub fn run(made: &Made, release: Option<&str>) -> Result<Tally> {
     // SAFETY: geteuid has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
         return Ok(Tally::one_skipped("packaging: booted: not root"));
@@ -66,8 +62,9 @@ pub fn run(package: &Path) -> Result<Tally> {
     let guests = kernels::cached();
     let guest = kernels::find(&guests, BOOTED);
     let guest = guest.with_context(|| format!("no guest kernel {BOOTED}"))?;
+    let release = release.map_or_else(root::codename, |name| Ok(name.to_owned()))?;
     let folder = tempfile::tempdir_in(paths::target())?;
-    let machine = disk::Machine::make(guest, package, folder.path())?;
+    let machine = disk::Machine::make(guest, &release, made, folder.path())?;
     boot(guest, &machine)
 }
 
