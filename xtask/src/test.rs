@@ -145,6 +145,7 @@ enum Check {
     Packaging,
     Monitoring,
     Durability,
+    Stress,
     Scenarios,
     Fuzz,
     Readme,
@@ -166,6 +167,7 @@ impl Check {
             Self::Packaging,
             Self::Monitoring,
             Self::Durability,
+            Self::Stress,
         ];
         all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
         all.extend(LONGEST_FIRST.map(Self::Guest));
@@ -185,6 +187,7 @@ impl Check {
             Self::Packaging => "packaging".to_owned(),
             Self::Monitoring => "monitoring".to_owned(),
             Self::Durability => "durability".to_owned(),
+            Self::Stress => "stress".to_owned(),
             Self::Scenarios => "scenarios".to_owned(),
             Self::Fuzz => "fuzz".to_owned(),
             Self::Readme => "readme".to_owned(),
@@ -207,6 +210,7 @@ impl Check {
             }
             Self::Monitoring => "a loss beside Prometheus and Alertmanager".to_owned(),
             Self::Durability => "records on a disk that fails".to_owned(),
+            Self::Stress => "serve among storms, restarts and failing outputs, briefly".to_owned(),
             Self::Scenarios => "real losses on this kernel".to_owned(),
             Self::Fuzz => "random programs on a failing disk".to_owned(),
             Self::Readme => "every command of README.md".to_owned(),
@@ -231,6 +235,7 @@ impl Check {
                 | Self::Packaging
                 | Self::Monitoring
                 | Self::Durability
+                | Self::Stress
                 | Self::Scenarios
                 | Self::Fuzz
                 | Self::Readme
@@ -384,7 +389,7 @@ impl TestRun<'_> {
             Check::Freebsd => one(check, freebsd::check()?),
             Check::LintD => lint_d::check(),
             Check::Units => units(check),
-            Check::Build => one(check, cargo(&["build", "--release"])),
+            Check::Build => build(check),
             Check::Readme => readme::run(),
             Check::Fleet => fleet::run(),
             #[cfg(target_os = "linux")]
@@ -398,6 +403,8 @@ impl TestRun<'_> {
             }
             Check::Durability if !is_root() => Ok(Tally::one_skipped("durability: not root")),
             Check::Durability => durability(check),
+            Check::Stress if !is_root() => Ok(Tally::one_skipped("stress: not root")),
+            Check::Stress => losses_here(check, &["stress", "--only", "serve", "--quick"]),
             Check::Scenarios if !is_root() => Ok(Tally::one_skipped("scenarios: not root")),
             Check::Scenarios => scenarios_here(check),
             Check::Fuzz if !is_root() => Ok(Tally::one_skipped("fuzz: not root")),
@@ -547,6 +554,17 @@ fn units(check: Check) -> Result<Tally> {
         show_tail(&log, &outcome.tail);
     }
     Ok(output.finish(outcome.success()))
+}
+
+/// One after the other: together, each would be built with the features that the other wants, and what
+/// `cargo build --release` makes would be built once more by the next who asks for it.
+fn build(check: Check) -> Result<Tally> {
+    let mut tally = one(check, cargo(&["build", "--release"]))?;
+    tally.add(one(
+        check,
+        cargo(&["build", "--release", "--package", "xtask"]),
+    )?);
+    Ok(tally)
 }
 
 fn scenarios_here(check: Check) -> Result<Tally> {

@@ -19,6 +19,7 @@ use crate::{
     paths,
     setup::{self, Group},
     step::{Step, progress},
+    test,
 };
 
 /// Make what is given to others: static program, packages, man pages, completions
@@ -130,9 +131,9 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
 
 /// Man pages and completions, from the command line that was compiled.
 fn pages(folder: &Path) -> Result<()> {
-    let mut cargo = cargo(&["run", "-p", "msync-trace", "--example", "packaged", "--"]);
-    cargo.arg(folder);
-    must("dist-pages", cargo)
+    let mut packaged = Command::new(test::example("packaged")?);
+    packaged.arg(folder);
+    must("dist-pages", packaged)
 }
 
 /// For machines without Debian's package manager.

@@ -115,10 +115,11 @@ struct World {
     serve: Option<Daemon>,
     cgroup: Cgroup,
     journal: Journal,
-    /// Where data is lost, where the JSON lines are, where the store is.
-    lossy: Disk,
-    json: Disk,
+    /// Where the store is, where the JSON lines are, where data is lost. What stands behind a disk has a hold
+    /// of those that were made before it.
     store: Disk,
+    json: Disk,
+    lossy: Disk,
     folder: tempfile::TempDir,
     /// Of its metrics.
     port: u16,
@@ -148,9 +149,9 @@ impl World {
             serve: None,
             cgroup: Cgroup::new(MEMORY)?,
             journal,
-            lossy,
-            json,
             store,
+            json,
+            lossy,
             folder,
             port: http::free_port()?,
             expected: BTreeSet::new(),
