@@ -23,6 +23,18 @@ pub enum Untrusted {
         /// The folder, or the file itself.
         place: PathBuf,
     },
+    /// Others can put files beside it, where this user's own files are safe: the sticky bit.
+    #[error(
+        "{} is not written: others can put files into {}; make a folder for it there: \
+         mkdir -m 700 {}",
+        file.display(), place.display(), place.join("msync-trace").display()
+    )]
+    Shared {
+        /// What was to be written.
+        file: PathBuf,
+        /// The folder.
+        place: PathBuf,
+    },
     /// It belongs to another user.
     #[error(
         "{} is not written: {}, which is on its way, belongs to user {owner}; chown it to the user \
@@ -51,8 +63,9 @@ pub enum Untrusted {
 
 /// Whether `file`, which need not be there yet, is the owner's alone: each folder on the way to it (as
 /// symbolic links lead) belongs to root or to this user, and nobody else can write to it. A folder with
-/// the sticky bit, as `/tmp` has it, lets nobody rename what is another's: it passes, but a file in it
-/// that belongs to somebody else does not.
+/// the sticky bit, as `/tmp` has it, lets nobody rename what is another's: it passes on the way, but not as
+/// the folder of the file itself. SQLite takes for its own what lies there as `FILE-journal` or `FILE-wal`,
+/// whoever has put it there.
 ///
 /// # Errors
 /// [`Untrusted`], for the first folder that is not.
@@ -73,6 +86,12 @@ pub fn is_own_place(file: &Path) -> Result<(), Untrusted> {
     for place in ways {
         let link = fs::symlink_metadata(place).map_err(|error| unknown(place, error))?;
         judge(file, place, &link, own)?;
+        if place == real && link.mode() & 0o022 != 0 {
+            return Err(Untrusted::Shared {
+                file: file.to_owned(),
+                place: place.to_owned(),
+            });
+        }
     }
     match fs::symlink_metadata(&absolute) {
         Ok(there) if there.is_symlink() => {
@@ -141,6 +160,12 @@ mod tests {
         }
         mode(&folder, 0o1777);
         assert!(is_own_place(&file).is_ok(), "sticky");
+        mode(&inner, 0o1777);
+        let said = refusal(&file);
+        assert!(
+            said.contains(&format!("mkdir -m 700 {}/msync-trace", inner.display())),
+            "{said}"
+        );
     }
 
     #[test]

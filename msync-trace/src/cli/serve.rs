@@ -147,7 +147,7 @@ options! {
     JSON "json" Form::Text, None, "FILE",
         "Append records to this file as JSON lines, those of `trace -o json` (docs/output.md)";
     JSON "json_max_size" Form::Size, Some("\"64M\""), "SIZE",
-        "Begin a new file before this one is larger; the old one becomes FILE.1";
+        "Begin a new file before this one is larger; the old one becomes FILE.1. 0: never, logrotate does it";
     JSON "json_keep" Form::Number, Some("4"), "N",
         "Keep so many old files; 0 keeps none";
     JOURNAL "journal" Form::Switch, Some("false"), "BOOL",

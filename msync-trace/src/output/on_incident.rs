@@ -5,10 +5,12 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsString,
+    env,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{self, Seek, Write},
     os::unix::process::CommandExt,
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -16,7 +18,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{MemfdFlags, memfd_create},
+    fs::{Access, MemfdFlags, access, memfd_create},
     process::{Pid, Signal, kill_process_group},
 };
 
@@ -78,6 +80,29 @@ impl Running {
 }
 
 impl OnIncident {
+    /// Whether a program could be started now, as execvp(3) looks for it: said before it is needed.
+    ///
+    /// # Errors
+    /// The kernel's, or `NotFound` for a name that is in no folder of `PATH`.
+    pub fn can_start(program: &OsStr) -> io::Result<()> {
+        let is_program = |path: &Path| -> io::Result<()> {
+            access(path, Access::EXEC_OK)?;
+            match path.is_file() {
+                true => Ok(()),
+                false => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        };
+        if program.as_encoded_bytes().contains(&b'/') {
+            return is_program(Path::new(program));
+        }
+        let folders = env::var_os("PATH").unwrap_or_default();
+        let mut tried = env::split_paths(&folders).map(|folder| is_program(&folder.join(program)));
+        match tried.any(|found| found.is_ok()) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
     /// `command`: a program and its arguments. What becomes of it is told to `reporter`.
     #[must_use]
     pub fn new(command: Vec<OsString>, bounds: Bounds, reporter: Reporter) -> Self {
@@ -215,5 +240,25 @@ fn judged(status: ExitStatus) -> io::Result<()> {
     match status.success() {
         true => Ok(()),
         false => Err(io::Error::other(format!("the command ended with {status}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_noticed() {
+        let kind = |program: &str| {
+            OnIncident::can_start(OsStr::new(program))
+                .err()
+                .map(|error| error.kind())
+        };
+        assert_eq!(kind("/bin/sh"), None);
+        assert_eq!(kind("sh"), None);
+        assert_eq!(kind("no-such-pager"), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind("/no/such/pager"), Some(io::ErrorKind::NotFound));
+        assert_eq!(kind("/etc/passwd"), Some(io::ErrorKind::PermissionDenied));
+        assert_eq!(kind("/etc"), Some(io::ErrorKind::PermissionDenied));
     }
 }

@@ -169,7 +169,10 @@ impl Values {
     /// As of [`Self::new`].
     pub(super) fn config(&self) -> anyhow::Result<Config> {
         let rotation = Rotation {
-            max_size: self.parsed("json_max_size", parse_size)?,
+            max_size: match self.parsed("json_max_size", parse_size)? {
+                0 => u64::MAX,
+                size => size,
+            },
             keep: self.number("json_keep")?,
         };
         let limits = Limits {

@@ -44,6 +44,15 @@ impl Outputs {
                 .context(no_thread)?;
         }
         if let Some((command, bounds)) = &config.on_incident {
+            // Not an error: it may come with a filesystem that is mounted later.
+            if let Some(program) = command.first()
+                && let Err(error) = OnIncident::can_start(program)
+            {
+                let program = escape(program.as_encoded_bytes());
+                say(&format!(
+                    "warning: on_incident: {program}: {error}; nobody is called while that is so"
+                ));
+            }
             let make =
                 |reporter| Box::new(OnIncident::new(command.clone(), *bounds, reporter)) as _;
             sinks
