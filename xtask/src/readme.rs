@@ -138,7 +138,7 @@ fn treatment_of_msync_trace(arguments: &[&str]) -> Treatment {
         .iter()
         .find(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
     match subcommand.copied() {
-        Some("selftest") => Treatment::Run(&[0]),
+        Some("selftest" | "detach") => Treatment::Run(&[0]),
         Some("check" | "report" | "ingest") => Treatment::Run(&[0, 1, 3]),
         _ if arguments.iter().any(ends) => Treatment::Run(&[0, 1, 3]),
         _ => Treatment::Interrupted,
@@ -262,10 +262,12 @@ mod tests {
         ] {
             assert_eq!(treatment(text), Treatment::Run(&[0, 1, 3]), "{text}");
         }
-        assert_eq!(
-            treatment("sudo msync-trace selftest --fs xfs"),
-            Treatment::Run(&[0])
-        );
+        for text in [
+            "sudo msync-trace selftest --fs xfs",
+            "sudo msync-trace detach",
+        ] {
+            assert_eq!(treatment(text), Treatment::Run(&[0]), "{text}");
+        }
         assert_eq!(treatment("cargo build --release"), Treatment::Run(&[0]));
     }
 

@@ -123,7 +123,7 @@ pub struct TestArgs {
     /// A skipped test is a failure
     #[arg(long)]
     deny_skips: bool,
-    /// Run so many guests at the same time
+    /// Run so many guests, or clippy and freebsd, at the same time
     #[arg(long, value_name = "N", default_value_t = 1)]
     jobs: usize,
     /// End a guest after so many minutes
@@ -158,8 +158,6 @@ impl Check {
         let mut all = vec![
             Self::Setup,
             Self::Format,
-            Self::Clippy,
-            Self::Freebsd,
             Self::LintD,
             Self::Units,
             Self::Build,
@@ -168,9 +166,12 @@ impl Check {
             Self::Monitoring,
             Self::Durability,
             Self::Stress,
+            Self::Scenarios,
+            Self::Fuzz,
+            Self::Readme,
         ];
-        all.extend([Self::Scenarios, Self::Fuzz, Self::Readme]);
         all.extend(LONGEST_FIRST.map(Self::Guest));
+        all.extend([Self::Clippy, Self::Freebsd]);
         all
     }
 
@@ -227,6 +228,11 @@ impl Check {
         matches!(self, Self::Guest(_))
     }
 
+    /// Takes nothing but processors: `--jobs` of these run side by side, after all others.
+    fn is_social(self) -> bool {
+        matches!(self, Self::Guest(_) | Self::Clippy | Self::Freebsd)
+    }
+
     /// Runs what `cargo build --release` makes.
     fn needs_build(self) -> bool {
         matches!(
@@ -267,12 +273,12 @@ pub fn run(args: &TestArgs) -> Result<u8> {
         begun: AtomicUsize::new(0),
     };
     let mut total = Tally::default();
-    let (guests, here): (Vec<Check>, Vec<Check>) =
-        checks.iter().partition(|check| check.is_guest());
-    for check in here {
+    let (social, alone): (Vec<Check>, Vec<Check>) =
+        checks.iter().partition(|check| check.is_social());
+    for check in alone {
         total.add(run.run_one(check));
     }
-    total.add(run.run_guests(&guests));
+    total.add(run.run_social(&social));
     Ok(verdict(args, &total, started.elapsed()))
 }
 
@@ -321,12 +327,12 @@ struct TestRun<'a> {
 }
 
 impl TestRun<'_> {
-    /// Guests side by side, as many as `--jobs` allows.
-    fn run_guests(&self, guests: &[Check]) -> Tally {
+    /// Side by side, as many as `--jobs` allows.
+    fn run_social(&self, checks: &[Check]) -> Tally {
         let next = AtomicUsize::new(0);
         let total = Mutex::new(Tally::default());
         let worker = || {
-            while let Some(check) = guests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let tally = self.run_one(*check);
                 total
                     .lock()
@@ -335,7 +341,7 @@ impl TestRun<'_> {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..self.args.jobs.clamp(1, guests.len().max(1)) {
+            for _ in 0..self.args.jobs.clamp(1, checks.len().max(1)) {
                 scope.spawn(worker);
             }
         });

@@ -245,10 +245,11 @@ impl World {
             if said.elapsed() > SAID_EVERY {
                 said = Instant::now();
                 progress(&format!(
-                    "serve: {} rounds, {} starts, {} losses, all told",
+                    "serve: {} rounds, {} starts, {} losses, all told, {:.1} MiB resident",
                     round + 1,
                     self.starts,
-                    self.expected.len()
+                    self.expected.len(),
+                    self.resident[round]
                 ));
             }
         }
