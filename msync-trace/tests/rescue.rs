@@ -537,7 +537,9 @@ fn an_incident_of_a_record_leads_to_its_file_and_no_other() {
         let moved = scratch.path().join("moved");
         fs::rename(&path, &moved).unwrap();
         fs::write(&path, vec![b'x'; 16 * PAGE]).unwrap();
-        let mut arguments = words(&["--incident", "1", "--record"]);
+        // Not always the first one of the record, which also has those of other tests' disks.
+        let number = found["incident"].to_string();
+        let mut arguments = words(&["--incident", &number, "--record"]);
         arguments.push(record.as_os_str());
         let (manifest, status) = look(&arguments);
         assert_eq!(status, 1, "{manifest:#}");
