@@ -633,6 +633,35 @@ fn what_is_wrong_is_named_with_its_place() {
     );
 }
 
+/// Of a daemon that begins and ends: two records.
+#[test]
+fn size_0_leaves_rotation_to_others_and_a_missing_command_is_said() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let (json, moved) = (
+        folder.path().join("a.jsonl"),
+        folder.path().join("a.jsonl.1"),
+    );
+    for (size, is_moved) in [("0", false), ("1", true)] {
+        let mut serve = binary();
+        serve
+            .arg(format!("--json={}", json.display()))
+            .arg(format!("--json-max-size={size}"))
+            .arg("--on-incident=/no/such/pager");
+        let serve = match Serve::start(&mut serve) {
+            Ok(serve) => serve,
+            Err(reason) => return println!("SKIPPED: {reason}"),
+        };
+        let (status, said) = serve.end();
+        assert!(status.success(), "{said}");
+        assert!(
+            said.contains("warning: on_incident: /no/such/pager: No such file"),
+            "{said}"
+        );
+        assert_eq!(moved.exists(), is_moved, "{size}");
+    }
+}
+
 /// A directory or file called like this has said "hostile" before it can do harm.
 const HOSTILE: &[u8] = b"hostile\nMESSAGE_ID=0\n\"},\\\x1b[2J\x1b]0;x\x07\r\xff\xfe\xc2\x9b\xe2\x80\xae{x=\"1\"} 9 %s$(x)`";
 

@@ -228,8 +228,8 @@ impl Check {
         matches!(self, Self::Guest(_))
     }
 
-    /// Takes nothing but processors: `--jobs` of these run side by side, after all others.
-    fn is_social(self) -> bool {
+    /// Nothing is measured or lost on this kernel: `--jobs` of these run side by side, after all others.
+    fn takes_only_processors(self) -> bool {
         matches!(self, Self::Guest(_) | Self::Clippy | Self::Freebsd)
     }
 
@@ -273,12 +273,13 @@ pub fn run(args: &TestArgs) -> Result<u8> {
         begun: AtomicUsize::new(0),
     };
     let mut total = Tally::default();
-    let (social, alone): (Vec<Check>, Vec<Check>) =
-        checks.iter().partition(|check| check.is_social());
+    let (side_by_side, alone): (Vec<Check>, Vec<Check>) = checks
+        .iter()
+        .partition(|check| check.takes_only_processors());
     for check in alone {
         total.add(run.run_one(check));
     }
-    total.add(run.run_social(&social));
+    total.add(run.run_side_by_side(&side_by_side));
     Ok(verdict(args, &total, started.elapsed()))
 }
 
@@ -328,7 +329,7 @@ struct TestRun<'a> {
 
 impl TestRun<'_> {
     /// Side by side, as many as `--jobs` allows.
-    fn run_social(&self, checks: &[Check]) -> Tally {
+    fn run_side_by_side(&self, checks: &[Check]) -> Tally {
         let next = AtomicUsize::new(0);
         let total = Mutex::new(Tally::default());
         let worker = || {

@@ -8,11 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{VERSION, changed_at, must, tree};
+use super::{REVISION, VERSION, changed_at, must, tree};
 use crate::paths;
 
-/// Of the packaging: raised when it changes and the version of the program does not.
-const REVISION: u32 = 1;
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Makes it below `folder`, of this program; where it is.

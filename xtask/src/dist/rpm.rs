@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{VERSION, changed_at, must, tree};
+use super::{REVISION, VERSION, changed_at, must, tree};
 use crate::paths;
 
 /// Makes it below `folder`, of this program; where it is.
@@ -30,6 +30,7 @@ pub fn package(folder: &Path, program: &Path) -> Result<PathBuf> {
         .args(["-bb", "--noclean"]);
     for (name, value) in [
         ("version", VERSION),
+        ("revision", REVISION),
         ("tree", path(&root)?),
         ("_topdir", path(&stage.path().join("rpmbuild"))?),
         ("_rpmdir", path(folder)?),
@@ -48,7 +49,8 @@ pub fn package(folder: &Path, program: &Path) -> Result<PathBuf> {
     }
     rpmbuild.arg(paths::root().join("packaging/rpm/msync-trace.spec"));
     must("dist-rpm", rpmbuild)?;
-    let name = format!("msync-trace-{VERSION}-1.{}.rpm", std::env::consts::ARCH);
+    let architecture = std::env::consts::ARCH;
+    let name = format!("msync-trace-{VERSION}-{REVISION}.{architecture}.rpm");
     Ok(folder.join(name))
 }
 

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 
-use super::Tests;
+use super::{Tests, finds_nothing};
 use crate::{dist::Made, paths};
 
 pub fn run(tests: &mut Tests, made: &Made) {
@@ -17,34 +17,22 @@ pub fn run(tests: &mut Tests, made: &Made) {
 
 /// Errors and warnings fail, but for one that is about Debian's own archive, where this package is not.
 fn lintian(package: &Path) -> Result<()> {
-    let output = Command::new("lintian")
+    let mut lintian = Command::new("lintian");
+    lintian
         .args(["--fail-on", "error,warning", "--allow-root"])
-        .args(["--suppress-tags", "initial-upload-closes-no-bugs"])
-        .arg(package)
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "lintian says:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+        .args(["--suppress-tags", "initial-upload-closes-no-bugs"]);
+    finds_nothing(lintian.arg(package))
 }
 
 /// Errors and warnings fail, but for those that our settings name with a reason.
 fn rpmlint(package: &Path) -> Result<()> {
     let settings = paths::root().join("packaging/rpm/rpmlint.toml");
-    let output = Command::new("rpmlint")
-        .args(["--strict", "--config"])
-        .args([&settings, package])
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "rpmlint says:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let mut rpmlint = Command::new("rpmlint");
+    finds_nothing(
+        rpmlint
+            .args(["--strict", "--config"])
+            .args([&settings, package]),
+    )
 }
 
 /// In a folder with nothing else in it.

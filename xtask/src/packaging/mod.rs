@@ -11,7 +11,9 @@ mod script;
 mod units;
 mod yaml;
 
-use anyhow::Result;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     dist,
@@ -42,6 +44,20 @@ pub fn run(guests: bool) -> Result<Tally> {
         false => Tally::one_skipped("packaging: booted: --no-vm"),
     });
     Ok(tally)
+}
+
+/// Runs what finds faults. What it says is the error.
+fn finds_nothing(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output();
+    let output = output.with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} says:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 /// Takes the tests in.

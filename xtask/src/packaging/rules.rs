@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Tests, yaml};
+use super::{Tests, finds_nothing, yaml};
 use crate::paths;
 
 const PREFIX: &str = "msync_trace_";
@@ -47,18 +47,8 @@ fn read(path: &str) -> Result<String> {
 
 fn promtool(what: &str, file: &str) -> Result<()> {
     let folder: PathBuf = paths::root().join("packaging/prometheus");
-    let output = Command::new("promtool")
-        .current_dir(folder)
-        .args([what, "rules", file])
-        .output()
-        .context("cannot run promtool")?;
-    ensure!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let mut promtool = Command::new("promtool");
+    finds_nothing(promtool.current_dir(folder).args([what, "rules", file]))
 }
 
 /// The example beside the rules, as they are installed.

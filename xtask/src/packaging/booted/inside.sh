@@ -213,9 +213,10 @@ nothing_is_left() {
 try "nothing is left behind" nothing_is_left
 
 # The package for Fedora and others, whose scripts talk to systemd on their own. Debian's rpm knows of no
-# installed package, so that it must not look for systemd. Presets decide there, as their releases have it.
+# installed package, so that it must not look for systemd. Presets decide there about the service; metrics are
+# not listened for even where all is enabled.
 mkdir -p /etc/systemd/system-preset
-echo "disable *" >/etc/systemd/system-preset/99-default.preset
+printf "disable %s\nenable *\n" "$unit" >/etc/systemd/system-preset/99-default.preset
 try "rpm: the package is installed, and not started unasked" '
     rpm -i --nodeps /opt/booted/package.rpm && ! active && ! systemctl is-enabled "$unit" &&
         ! systemctl is-enabled msync-trace.socket'
